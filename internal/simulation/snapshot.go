@@ -1,0 +1,41 @@
+package simulation
+
+import (
+	"github.com/hansa-ledger/hansa/internal/rwset"
+	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
+	"github.com/hansa-ledger/hansa/internal/wire/queryresultpb"
+)
+
+// Snapshot is the committed state at one height: every method answers as of that height, however many blocks are
+// committed meanwhile. A missing key is nil without an error. Keys of ranges come in byte order, start included and
+// end excluded; an empty end means to the end of the namespace. Returned slices belong to the caller's
+// simulation and are not changed by anyone. One goroutine uses a snapshot at a time.
+type Snapshot interface {
+	Get(namespace, key string) (*rwset.VersionedValue, error)
+	Metadata(namespace, key string) ([]byte, error)
+	GetHash(namespace, collection string, keyHash []byte) (*rwset.VersionedValue, error)
+	HashMetadata(namespace, collection string, keyHash []byte) ([]byte, error)
+	GetPrivate(namespace, collection, key string) (*rwset.VersionedValue, error)
+	Range(namespace, start, end string) (StateIterator, error)
+	PrivateRange(namespace, collection, start, end string) (StateIterator, error)
+	History(namespace, key string) (HistoryIterator, error)
+}
+
+// StateIterator walks over keys of the state.
+type StateIterator interface {
+	Next() (key string, value *rwset.VersionedValue, ok bool, err error)
+	Close()
+}
+
+// HistoryIterator walks over the past of a key, newest first; nil without an error is the end.
+type HistoryIterator interface {
+	Next() (*queryresultpb.KeyModification, error)
+	Close()
+}
+
+// Definitions knows how the definitions of contracts are kept in the state.
+type Definitions interface {
+	// Collections gives the collections of a contract's committed definition; false if there is no definition.
+	// Every key of the state that it needs it reads through read, so that the reads are part of the read set.
+	Collections(contract string, read func(namespace, key string) ([]byte, error)) (*peerpb.CollectionConfigPackage, bool, error)
+}
