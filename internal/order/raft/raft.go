@@ -1,0 +1,412 @@
+// Package raft replicates a channel's blocks with etcd's raft library: the library decides, this package does its I/O.
+//
+// A Node is one member of one channel's cluster. Its owner, a single goroutine, proposes opaque payloads (blocks without
+// metadata), steps in messages from other members, ticks its clock, and calls Advance, which makes everything that the
+// library asked for durable, sends messages, and returns what is committed now.
+//
+// Guaranteed: nothing is sent to another member, and nothing is returned as committed, before the entries and votes it
+// depends on are fsynced in this node's log. A single member commits in one fsync however many entries are proposed
+// before one Advance. After a crash at any byte, Open gives back every committed entry behind Config.Applied; a torn end
+// of the log is cut, damage anywhere else is a CorruptLogError.
+//
+// Left out: connections between members (Transport is the seam), and catching up from a snapshot: a member that fell
+// behind the compacted log gets SnapshotError from Advance, since the blocks themselves are fetched another way.
+//
+// Open raft.go first, then wal.go for the log's format.
+package raft
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	etcd "go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// Transport sends messages to other members. Send must not block and may drop messages: raft repeats what matters. The
+// messages must not be changed. A cluster of one member needs no Transport.
+type Transport interface {
+	Send(messages []*raftpb.Message)
+}
+
+// Config says which member a Node is and where it keeps its log.
+type Config struct {
+	Dir string // the log's folder, created if missing
+	ID  uint64 // this member, from 1
+	// Members bootstraps a new log with these members, the same list on each of them. An existing log knows its own.
+	Members []uint64
+	// Applied is the index of the last entry whose effect the owner has kept; entries up to it are not returned again.
+	Applied       uint64
+	ElectionTick  int
+	HeartbeatTick int
+	MaxInflight   int // append messages on their way to one member
+	// RetainBytes of applied entries stay in memory for members that lag. 0 for a cluster of one.
+	RetainBytes int
+	Transport   Transport
+	Log         *slog.Logger
+}
+
+// Committed is one committed payload, in the order of the log.
+type Committed struct {
+	Index uint64
+	Term  uint64
+	Data  []byte // the slice given to Propose when this node proposed it
+}
+
+// ErrDropped says that a payload was not accepted: this node is not the leader, or has too much uncommitted.
+var ErrDropped = errors.New("proposal dropped")
+
+// SnapshotError says that the leader no longer has the entries that this member needs.
+type SnapshotError struct {
+	Index uint64 // of the last entry that is missing
+	Data  []byte // what the leader's owner gave to Compact
+}
+
+func (e *SnapshotError) Error() string {
+	return fmt.Sprintf("this member is behind the leader's log, which starts after entry %d", e.Index)
+}
+
+// Node is a member. All methods are for one goroutine.
+type Node struct {
+	cfg     Config
+	raw     *etcd.RawNode
+	storage *storage
+	wal     *wal
+	hard    *raftpb.HardState // the last one that raft gave out; the log may hold an older commit index
+	lead    uint64
+	leading bool
+	applied uint64
+	syncs   int
+	waited  time.Duration
+}
+
+// storage is what raft reads: etcd's memory storage, with the members kept apart because they change between snapshots.
+type storage struct {
+	*etcd.MemoryStorage
+	conf *raftpb.ConfState
+	hard *raftpb.HardState
+}
+
+func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+	return s.hard, s.conf, nil
+}
+
+// Exists says whether a log has been started in dir, that is whether a member would remember anything.
+func Exists(dir string) (bool, error) {
+	w, st, err := openWAL(dir)
+	if err != nil {
+		return false, err
+	}
+	return st != nil, w.close()
+}
+
+// Open reads the log and makes the node ready. A cluster of one elects itself at once, in the first Advance.
+func Open(cfg Config) (*Node, error) {
+	if cfg.ElectionTick == 0 {
+		cfg.ElectionTick, cfg.HeartbeatTick = 10, 1
+	}
+	if cfg.MaxInflight == 0 {
+		cfg.MaxInflight = 5
+	}
+	w, st, err := openWAL(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	n, err := open(cfg, w, st)
+	if err != nil {
+		w.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func open(cfg Config, w *wal, st *state) (*Node, error) {
+	fresh := st == nil
+	if fresh {
+		if len(cfg.Members) == 0 {
+			return nil, errors.New("a new raft log needs its members")
+		}
+		if cfg.Applied != 0 {
+			return nil, fmt.Errorf("the raft log in %s is missing, yet entry %d has been applied: restore the folder, or remove the channel and join it again", cfg.Dir, cfg.Applied)
+		}
+		st = &state{base: raftpb.EnsureSnapshot(nil), conf: raftpb.EnsureConfState(nil)}
+		if err := w.startSegment(st); err != nil {
+			return nil, err
+		}
+	}
+	s := &storage{MemoryStorage: etcd.NewMemoryStorage(), conf: st.conf, hard: st.hard}
+	if st.base.GetMetadata().GetIndex() > 0 {
+		if err := s.ApplySnapshot(st.base); err != nil {
+			return nil, fmt.Errorf("load raft log: %w", err)
+		}
+	}
+	if err := s.Append(st.entries); err != nil {
+		return nil, fmt.Errorf("load raft log: %w", err)
+	}
+	applied := max(cfg.Applied, st.base.GetMetadata().GetIndex())
+	if last, _ := s.LastIndex(); applied > last {
+		return nil, fmt.Errorf("the raft log in %s ends at entry %d, yet entry %d has been applied: restore the folder, or remove the channel and join it again", cfg.Dir, last, applied)
+	}
+	// What has been applied was committed, though the log may hold an older commit index (it is written with the next entry).
+	if s.hard.GetCommit() < applied {
+		s.hard = &raftpb.HardState{Term: new(s.hard.GetTerm()), Vote: new(s.hard.GetVote()), Commit: new(applied)}
+	}
+	// Conf changes that took effect before the crash but whose membership item was lost are applied again: hold raft's
+	// applied index back to the base while there is no member.
+	raftApplied := applied
+	if len(s.conf.GetVoters()) == 0 {
+		raftApplied = st.base.GetMetadata().GetIndex()
+	}
+	raw, err := etcd.NewRawNode(&etcd.Config{
+		ID: cfg.ID, ElectionTick: cfg.ElectionTick, HeartbeatTick: cfg.HeartbeatTick, Storage: s, Applied: raftApplied,
+		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 64 << 20, MaxInflightMsgs: cfg.MaxInflight,
+		MaxUncommittedEntriesSize: math.MaxInt64, CheckQuorum: true, PreVote: true,
+		// Only the leader makes blocks, so a proposal forwarded by raft could never fit the chain.
+		DisableProposalForwarding: true,
+		Logger:                    &logger{cfg.Log},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	n := &Node{cfg: cfg, raw: raw, storage: s, wal: w, hard: s.hard, applied: applied}
+	if last, _ := s.LastIndex(); last == 0 {
+		peers := make([]etcd.Peer, len(cfg.Members))
+		for i, id := range cfg.Members {
+			peers[i].ID = id
+		}
+		if err := raw.Bootstrap(peers); err != nil {
+			return nil, fmt.Errorf("start raft: %w", err)
+		}
+	}
+	return n, nil
+}
+
+// Propose hands a payload to raft if this node leads. It is in the chain once Advance returned it, and may still be lost
+// when another member takes the lead before that.
+func (n *Node) Propose(data []byte) error {
+	if !n.leading {
+		return ErrDropped
+	}
+	if err := n.raw.Propose(data); errors.Is(err, etcd.ErrProposalDropped) {
+		return ErrDropped
+	} else if err != nil {
+		return fmt.Errorf("propose: %w", err)
+	}
+	return nil
+}
+
+// Tick moves raft's clock on by one tick.
+func (n *Node) Tick() { n.raw.Tick() }
+
+// Step gives raft a message of another member.
+func (n *Node) Step(m *raftpb.Message) error {
+	if err := n.raw.Step(m); err != nil && !errors.Is(err, etcd.ErrStepPeerNotFound) && !errors.Is(err, etcd.ErrProposalDropped) {
+		return fmt.Errorf("raft message from member %d: %w", m.GetFrom(), err)
+	}
+	return nil
+}
+
+// Leading says whether this node is the leader, as of the last Advance.
+func (n *Node) Leading() bool { return n.leading }
+
+// Leader is the leader's id, 0 while none is known.
+func (n *Node) Leader() uint64 { return n.lead }
+
+// Term is raft's current term.
+func (n *Node) Term() uint64 { return n.hard.GetTerm() }
+
+// Members are the ids of the cluster's members.
+func (n *Node) Members() []uint64 { return n.storage.conf.GetVoters() }
+
+// LogSize is the number of bytes in the newest segment of the log: the owner compacts when it grows.
+func (n *Node) LogSize() int64 { return n.wal.size }
+
+// Syncs tells how often the log was fsynced and for how long in all.
+func (n *Node) Syncs() (int, time.Duration) { return n.syncs, n.waited }
+
+// Advance does everything that raft has ready and returns the committed payloads. Several rounds may be needed: a single
+// member first makes an entry durable, then learns that it is committed. An error is final.
+func (n *Node) Advance() ([]Committed, error) {
+	if err := n.takeLead(); err != nil {
+		return nil, err
+	}
+	var out []Committed
+	for n.raw.HasReady() {
+		rd := n.raw.Ready()
+		if rd.SoftState != nil {
+			n.lead, n.leading = rd.SoftState.Lead, rd.SoftState.RaftState == etcd.StateLeader
+		}
+		if !etcd.IsEmptySnap(rd.Snapshot) {
+			return out, &SnapshotError{Index: rd.Snapshot.GetMetadata().GetIndex(), Data: rd.Snapshot.GetData()}
+		}
+		if err := n.save(rd); err != nil {
+			return out, err
+		}
+		if n.cfg.Transport != nil && len(rd.Messages) > 0 {
+			n.cfg.Transport.Send(rd.Messages)
+		}
+		for _, e := range rd.CommittedEntries {
+			c, ok, err := n.commit(e)
+			if err != nil {
+				return out, err
+			}
+			if ok {
+				out = append(out, c)
+			}
+		}
+		n.raw.Advance(rd)
+		if err := n.takeLead(); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// takeLead lets a cluster of one elect itself now and not an election timeout later: it has nobody to wait for.
+func (n *Node) takeLead() error {
+	if members := n.Members(); len(members) != 1 || members[0] != n.cfg.ID {
+		return nil
+	}
+	if st := n.raw.BasicStatus(); st.RaftState != etcd.StateFollower || st.Lead != 0 {
+		return nil
+	}
+	if err := n.raw.Campaign(); err != nil {
+		return fmt.Errorf("take the lead: %w", err)
+	}
+	return nil
+}
+
+// save makes a Ready durable. A new commit index alone is not written: raft finds it again, and it goes with the next entry.
+func (n *Node) save(rd etcd.Ready) error {
+	mustSync := len(rd.Entries) > 0
+	if !etcd.IsEmptyHardState(rd.HardState) {
+		mustSync = mustSync || rd.HardState.GetTerm() != n.hard.GetTerm() || rd.HardState.GetVote() != n.hard.GetVote()
+		n.hard = rd.HardState
+	}
+	if mustSync {
+		if err := n.write(func(buf []byte) ([]byte, error) {
+			buf, err := appendItem(buf, itemHardState, n.hardState())
+			for _, e := range rd.Entries {
+				if err != nil {
+					return nil, err
+				}
+				buf, err = appendItem(buf, itemEntry, e)
+			}
+			return buf, err
+		}); err != nil {
+			return err
+		}
+	}
+	if err := n.storage.Append(rd.Entries); err != nil {
+		return fmt.Errorf("keep raft entries: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) hardState() *raftpb.HardState {
+	if n.hard == nil {
+		return &raftpb.HardState{}
+	}
+	return n.hard
+}
+
+func (n *Node) write(fill func([]byte) ([]byte, error)) error {
+	start := time.Now()
+	err := n.wal.append(fill)
+	n.syncs++
+	n.waited += time.Since(start)
+	return err
+}
+
+// commit returns the payload of a committed entry, or applies its change of members.
+func (n *Node) commit(e *raftpb.Entry) (Committed, bool, error) {
+	again := e.GetIndex() <= n.applied
+	n.applied = max(n.applied, e.GetIndex())
+	switch e.GetType() {
+	case raftpb.EntryConfChange:
+		cc := &raftpb.ConfChange{}
+		if err := proto.Unmarshal(e.GetData(), cc); err != nil {
+			return Committed{}, false, fmt.Errorf("change of members in entry %d: %w", e.GetIndex(), err)
+		}
+		conf := n.raw.ApplyConfChange(cc)
+		n.storage.conf = conf
+		return Committed{}, false, n.write(func(buf []byte) ([]byte, error) { return appendItem(buf, itemConfState, conf) })
+	case raftpb.EntryNormal:
+		if again || len(e.GetData()) == 0 { // a new leader's first entry is empty
+			return Committed{}, false, nil
+		}
+		return Committed{Index: e.GetIndex(), Term: e.GetTerm(), Data: e.GetData()}, true, nil
+	default:
+		return Committed{}, false, fmt.Errorf("entry %d is of the unknown type %v", e.GetIndex(), e.GetType())
+	}
+}
+
+// Compact drops entries up to index from the log: their effect is durable elsewhere. data is what a member that lags
+// behind them will be told (SnapshotError).
+func (n *Node) Compact(index uint64, data []byte) error {
+	first, err := n.storage.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if index < first {
+		return nil
+	}
+	if index > n.applied {
+		return fmt.Errorf("compact raft log: entry %d is not applied yet", index)
+	}
+	keep := index
+	for kept := 0; keep > first; keep-- {
+		es, err := n.storage.Entries(keep, keep+1, math.MaxUint64)
+		if err != nil {
+			return fmt.Errorf("compact raft log: %w", err)
+		}
+		if kept += len(es[0].GetData()); kept > n.cfg.RetainBytes {
+			break
+		}
+	}
+	snap, err := n.storage.CreateSnapshot(keep, n.storage.conf, data)
+	if err != nil {
+		return fmt.Errorf("compact raft log: %w", err)
+	}
+	if err := n.storage.MemoryStorage.Compact(keep); err != nil {
+		return fmt.Errorf("compact raft log: %w", err)
+	}
+	var rest []*raftpb.Entry
+	if last, _ := n.storage.LastIndex(); last > keep {
+		if rest, err = n.storage.Entries(keep+1, last+1, math.MaxUint64); err != nil {
+			return fmt.Errorf("compact raft log: %w", err)
+		}
+	}
+	return n.wal.startSegment(&state{base: snap, hard: n.hardState(), entries: rest})
+}
+
+// Close closes the log. Nothing is lost: all that was returned is durable.
+func (n *Node) Close() error { return n.wal.close() }
+
+// logger gives raft's own messages to slog, its chatter one level lower than it asks.
+type logger struct{ log *slog.Logger }
+
+func (l *logger) Debug(v ...any)        {}
+func (l *logger) Debugf(string, ...any) {}
+func (l *logger) Info(v ...any)         { l.log.Debug("raft", "message", fmt.Sprint(v...)) }
+func (l *logger) Infof(format string, v ...any) {
+	l.log.Debug("raft", "message", fmt.Sprintf(format, v...))
+}
+func (l *logger) Warning(v ...any) { l.log.Warn("raft", "message", fmt.Sprint(v...)) }
+func (l *logger) Warningf(format string, v ...any) {
+	l.log.Warn("raft", "message", fmt.Sprintf(format, v...))
+}
+func (l *logger) Error(v ...any) { l.log.Error("raft", "message", fmt.Sprint(v...)) }
+func (l *logger) Errorf(format string, v ...any) {
+	l.log.Error("raft", "message", fmt.Sprintf(format, v...))
+}
+
+// raft calls these for broken invariants only; going on would risk the log.
+func (l *logger) Fatal(v ...any)                 { panic(fmt.Sprint(v...)) }
+func (l *logger) Fatalf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) }
+func (l *logger) Panic(v ...any)                 { panic(fmt.Sprint(v...)) }
+func (l *logger) Panicf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) }
