@@ -1,0 +1,389 @@
+// Package process runs nodes as local processes: it starts what is wanted,
+// restarts what dies, stops what is no longer wanted, and tells how each is
+// doing. Output goes to one log file a process.
+//
+// It knows nothing of what the processes do. A Supervisor lives as long as
+// `hansa up`; a pid file beside each log lets the next one find and stop what a
+// killed supervisor left behind.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Spec is a process that should run.
+type Spec struct {
+	Name    string   `json:"name"`
+	Role    string   `json:"role"` // peer, orderer, ca, contract
+	Command []string `json:"command"`
+	Dir     string   `json:"dir"` // working directory; holds the log and the pid file
+	Env     []string `json:"env,omitempty"`
+	// Address is where the process serves, for people to read.
+	Address string `json:"address"`
+	// Ready is a URL that answers 200 once the process serves, or "tcp://host:port"
+	// that accepts connections then.
+	Ready string `json:"ready"`
+}
+
+// Log is the file that holds the output of a process.
+func (s Spec) Log() string     { return filepath.Join(s.Dir, "log") }
+func (s Spec) pidFile() string { return filepath.Join(s.Dir, "pid") }
+
+// Status is how a process is doing.
+type Status struct {
+	Spec
+	PID      int       `json:"pid"`
+	Ready    bool      `json:"is_ready"`
+	Restarts int       `json:"restarts"`
+	Since    time.Time `json:"since"`
+	LastExit string    `json:"last_exit,omitempty"`
+}
+
+// How the supervisor waits.
+const (
+	// stopGrace is how long a process may take to stop before it is killed.
+	stopGrace = 10 * time.Second
+	// A process that dies is started again after minBackoff, doubled up to maxBackoff
+	// while it keeps dying within a minute.
+	minBackoff    = 100 * time.Millisecond
+	maxBackoff    = 15 * time.Second
+	steadyAfter   = time.Minute
+	readyInterval = 5 * time.Millisecond
+)
+
+// Supervisor keeps a set of processes running.
+type Supervisor struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	running map[string]*child // guarded by mu
+}
+
+type child struct {
+	spec   Spec
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the keeper has ended
+
+	mu     sync.Mutex
+	status Status // guarded by mu
+}
+
+// NewSupervisor makes a supervisor without processes.
+func NewSupervisor(log *slog.Logger) *Supervisor {
+	return &Supervisor{log: log, running: map[string]*child{}}
+}
+
+// Reconcile starts the processes of want that do not run and stops those that
+// run and are not in want, or are in it with another command. It does not wait
+// until they are ready: see WaitReady.
+func (s *Supervisor) Reconcile(want []Spec) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keep := map[string]Spec{}
+	for _, spec := range want {
+		keep[spec.Name] = spec
+	}
+	var stopping []*child
+	for name, c := range s.running {
+		if spec, ok := keep[name]; !ok || !reflect.DeepEqual(spec, c.spec) {
+			c.cancel()
+			stopping = append(stopping, c)
+			delete(s.running, name)
+		}
+	}
+	for _, c := range stopping {
+		<-c.done
+	}
+	for _, spec := range want {
+		if s.running[spec.Name] != nil {
+			continue
+		}
+		if err := stopStale(spec); err != nil {
+			return err
+		}
+		c, err := s.start(spec)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", spec.Name, err)
+		}
+		s.running[spec.Name] = c
+	}
+	return nil
+}
+
+// start runs a keeper for the process; the first start is checked at once.
+func (s *Supervisor) start(spec Spec) (*child, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &child{spec: spec, cancel: cancel, done: make(chan struct{}), status: Status{Spec: spec}}
+	command, err := launch(spec)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	go func() {
+		defer close(c.done)
+		s.keep(ctx, c, command)
+	}()
+	return c, nil
+}
+
+// keep waits for the process and starts it again until ctx ends.
+func (s *Supervisor) keep(ctx context.Context, c *child, command *exec.Cmd) {
+	backoff := minBackoff
+	for {
+		started := time.Now()
+		c.set(func(st *Status) { st.PID, st.Since, st.Ready = command.Process.Pid, started, false })
+		exited := make(chan error, 1)
+		go func() { exited <- command.Wait() }()
+		select {
+		case err := <-exited:
+			c.set(func(st *Status) { st.PID, st.Ready, st.LastExit = 0, false, exitText(err, c.spec) })
+			s.log.Warn("process ended", "name", c.spec.Name, "exit", exitText(err, c.spec), "log", c.spec.Log())
+		case <-ctx.Done():
+			stop(command.Process, exited)
+			os.Remove(c.spec.pidFile())
+			c.set(func(st *Status) { st.PID, st.Ready = 0, false })
+			return
+		}
+		if time.Since(started) > steadyAfter {
+			backoff = minBackoff
+		}
+		for {
+			select {
+			case <-time.After(backoff):
+			case <-ctx.Done():
+				return
+			}
+			backoff = min(2*backoff, maxBackoff)
+			var err error
+			if command, err = launch(c.spec); err == nil {
+				c.set(func(st *Status) { st.Restarts++ })
+				break
+			}
+			s.log.Error("cannot start process", "name", c.spec.Name, "error", err)
+		}
+	}
+}
+
+func (c *child) set(change func(*Status)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.status)
+}
+
+func launch(spec Spec) (*exec.Cmd, error) {
+	if err := os.MkdirAll(spec.Dir, 0o750); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(spec.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the child has its own descriptor
+	command := exec.Command(spec.Command[0], spec.Command[1:]...)
+	command.Dir = spec.Dir
+	command.Env = append(os.Environ(), spec.Env...)
+	command.Stdout, command.Stderr = log, log
+	// Its own group: Ctrl-C in the terminal reaches the supervisor alone, which
+	// then stops the processes in order.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	return command, os.WriteFile(spec.pidFile(), []byte(strconv.Itoa(command.Process.Pid)), 0o640)
+}
+
+// stop asks a process to end, and kills it after stopGrace.
+func stop(p *os.Process, exited <-chan error) {
+	p.Signal(syscall.SIGTERM)
+	select {
+	case <-exited:
+	case <-time.After(stopGrace):
+		p.Kill()
+		<-exited
+	}
+}
+
+// stopStale stops a process that an earlier supervisor left running.
+func stopStale(spec Spec) error {
+	raw, err := os.ReadFile(spec.pidFile())
+	if err != nil {
+		return nil
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || !runs(pid, spec.Command[0]) {
+		return nil
+	}
+	syscall.Kill(pid, syscall.SIGTERM)
+	for deadline := time.Now().Add(stopGrace); runs(pid, spec.Command[0]); time.Sleep(readyInterval) {
+		if time.Now().After(deadline) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			deadline = deadline.Add(stopGrace)
+		}
+	}
+	return nil
+}
+
+// runs says whether pid is a live process of the given program: pids are reused.
+func runs(pid int, program string) bool {
+	link, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && filepath.Base(strings.TrimSuffix(link, " (deleted)")) == filepath.Base(program)
+}
+
+// exitText says how a process ended, with the last line that it wrote.
+func exitText(err error, spec Spec) string {
+	text := "ended with success"
+	if err != nil {
+		text = err.Error()
+	}
+	if line := lastLine(spec.Log()); line != "" {
+		text += ": " + line
+	}
+	return text
+}
+
+func lastLine(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const tail = 4096
+	if info, err := f.Stat(); err == nil && info.Size() > tail {
+		f.Seek(-tail, 2)
+	}
+	buffer := make([]byte, tail)
+	n, _ := f.Read(buffer)
+	lines := strings.Split(strings.TrimSpace(string(buffer[:n])), "\n")
+	return lines[len(lines)-1]
+}
+
+// WaitReady waits until every process serves. A process that dies meanwhile
+// fails the wait with what it wrote last.
+func (s *Supervisor) WaitReady(ctx context.Context) error {
+	s.mu.Lock()
+	children := make([]*child, 0, len(s.running))
+	for _, c := range s.running {
+		children = append(children, c)
+	}
+	s.mu.Unlock()
+	for _, c := range children {
+		if err := c.waitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *child) waitReady(ctx context.Context) error {
+	ticker := time.NewTicker(readyInterval)
+	defer ticker.Stop()
+	restarts := c.get().Restarts
+	for !probe(ctx, c.spec.Ready) {
+		if st := c.get(); st.PID == 0 || st.Restarts > restarts {
+			return fmt.Errorf("%s does not start: %s (log: %s)", c.spec.Name, st.LastExit, c.spec.Log())
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w (log: %s)", c.spec.Name, ctx.Err(), c.spec.Log())
+		}
+	}
+	c.set(func(st *Status) { st.Ready = true })
+	return nil
+}
+
+func (c *child) get() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+func probe(ctx context.Context, target string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if address, ok := strings.CutPrefix(target, "tcp://"); ok {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return false
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// Status tells how each process is doing, by name.
+func (s *Supervisor) Status(ctx context.Context) []Status {
+	s.mu.Lock()
+	children := make([]*child, 0, len(s.running))
+	for _, c := range s.running {
+		children = append(children, c)
+	}
+	s.mu.Unlock()
+	all := make([]Status, len(children))
+	var group sync.WaitGroup
+	for i, c := range children {
+		group.Go(func() {
+			all[i] = c.get()
+			all[i].Ready = all[i].PID != 0 && probe(ctx, c.spec.Ready)
+		})
+	}
+	group.Wait()
+	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Stop stops every process: contracts and peers before the orderers that they use.
+func (s *Supervisor) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, role := range []string{"peer", "contract", "ca", "orderer"} {
+		var group sync.WaitGroup
+		for name, c := range s.running {
+			if c.spec.Role == role {
+				c.cancel()
+				group.Go(func() { <-c.done })
+				delete(s.running, name)
+			}
+		}
+		group.Wait()
+	}
+}
+
+// ErrPortInUse says that another program listens where a node should.
+var ErrPortInUse = errors.New("port in use")
+
+// CheckPorts names the first of the addresses that cannot be listened on.
+func CheckPorts(addresses ...string) error {
+	for _, address := range addresses {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("%w: %s (%v); stop what listens there, or choose others with --port", ErrPortInUse, address, err)
+		}
+		listener.Close()
+	}
+	return nil
+}
