@@ -103,8 +103,9 @@ type rangeResults struct {
 	state   Iterator
 	updates []*rwset.Update
 
-	key   string // the state's next, if value is not nil
+	key   string // the state's next, if more
 	value *rwset.VersionedValue
+	more  bool
 
 	// last is the end key, which belongs to the results if the query was not exhausted; served once all others are.
 	last *string
@@ -119,7 +120,7 @@ func (d *decision) openRange(ns string, query *kvrwsetpb.RangeQueryInfo) (*range
 	if !query.ItrExhausted {
 		r.last = &query.EndKey
 	}
-	if r.key, r.value, err = it.Next(); err != nil {
+	if err := r.advance(); err != nil {
 		it.Close()
 		return nil, err
 	}
@@ -128,17 +129,22 @@ func (d *decision) openRange(ns string, query *kvrwsetpb.RangeQueryInfo) (*range
 
 func (r *rangeResults) close() { r.state.Close() }
 
+func (r *rangeResults) advance() (err error) {
+	r.key, r.value, r.more, err = r.state.Next()
+	return err
+}
+
 func (r *rangeResults) next() (key string, version rwset.Version, ok bool, err error) {
-	for r.value != nil || len(r.updates) > 0 {
-		if len(r.updates) == 0 || r.value != nil && r.key < r.updates[0].Key {
+	for r.more || len(r.updates) > 0 {
+		if len(r.updates) == 0 || r.more && r.key < r.updates[0].Key {
 			key, version = r.key, r.value.Version
-			r.key, r.value, err = r.state.Next()
+			err = r.advance()
 			return key, version, err == nil, err
 		}
 		update := r.updates[0]
 		r.updates = r.updates[1:]
-		if r.value != nil && r.key == update.Key {
-			if r.key, r.value, err = r.state.Next(); err != nil {
+		if r.more && r.key == update.Key {
+			if err = r.advance(); err != nil {
 				return "", rwset.Version{}, false, err
 			}
 		}

@@ -67,10 +67,10 @@ type State interface {
 	HasTx(id string) (bool, error)
 }
 
-// Iterator gives keys in order; nil with no error at the end.
+// Iterator gives keys in order; ok is false at the end.
 type Iterator interface {
-	Next() (key string, value *rwset.VersionedValue, err error)
-	Close()
+	Next() (key string, value *rwset.VersionedValue, ok bool, err error)
+	Close() error
 }
 
 // Validator gives verdicts for one channel. Prepare may run beside Decide; each is called by one goroutine at a time.
