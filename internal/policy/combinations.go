@@ -18,6 +18,12 @@ const MaxCombinations = 1000
 // Evaluation is greedy, so a signer who meets several principals may be used up by another one than planned: a plan is a good
 // proposal, and the verdict on it is the policy's.
 func Combinations(env *commonpb.SignaturePolicyEnvelope) [][]*msppb.MSPPrincipal {
+	return CombinationsAmong(env, func(*msppb.MSPPrincipal) bool { return true })
+}
+
+// CombinationsAmong is Combinations over the principals that usable says yes to: those that some reachable peer can meet. A
+// planner that asks this way does not lose a policy with very many ways whose first ones are all out of reach.
+func CombinationsAmong(env *commonpb.SignaturePolicyEnvelope, usable func(*msppb.MSPPrincipal) bool) [][]*msppb.MSPPrincipal {
 	ids := env.GetIdentities()
 	// Equal principals under different numbers are one.
 	canon := make([]int, len(ids))
@@ -28,6 +34,13 @@ func Combinations(env *commonpb.SignaturePolicyEnvelope) [][]*msppb.MSPPrincipal
 			seen[key] = i
 		}
 		canon[i] = seen[key]
+	}
+	for i, at := range canon {
+		if at == i && !usable(ids[i]) {
+			canon[i] = unusable
+		} else {
+			canon[i] = canon[at]
+		}
 	}
 	sets := smallest(ways(env.GetRule(), canon))
 	out := make([][]*msppb.MSPPrincipal, len(sets))
@@ -40,11 +53,17 @@ func Combinations(env *commonpb.SignaturePolicyEnvelope) [][]*msppb.MSPPrincipal
 	return out
 }
 
+// unusable stands for the number of a principal that nobody within reach can meet.
+const unusable = -1
+
 // ways returns sorted multisets of principal numbers.
 func ways(from *commonpb.SignaturePolicy, canon []int) [][]int {
 	switch t := from.GetType().(type) {
 	case *commonpb.SignaturePolicy_SignedBy:
 		if t.SignedBy < 0 || int(t.SignedBy) >= len(canon) {
+			return nil
+		}
+		if canon[t.SignedBy] == unusable {
 			return nil
 		}
 		return [][]int{{canon[t.SignedBy]}}

@@ -46,32 +46,14 @@ next:
 		if err != nil {
 			continue
 		}
-		if len(ids) < 32 { // a linear search is quicker than a map for the few signers there are
-			for _, have := range ids {
-				if have == id || have.Key() == id.Key() {
-					continue next
-				}
+		for _, have := range ids {
+			if have == id || have.Key() == id.Key() {
+				continue next
 			}
-			if id.Verify(one.Data, one.Signature) == nil {
-				ids = append(ids, id)
-			}
-			continue
 		}
-		return manyValidIdentities(set, m)
-	}
-	return ids
-}
-
-func manyValidIdentities(set []SignedData, m *identity.Manager) []*identity.Identity {
-	ids := make([]*identity.Identity, 0, len(set))
-	seen := make(map[string]bool, len(set))
-	for _, one := range set {
-		id, err := m.Deserialize(one.Identity)
-		if err != nil || seen[id.Key()] || id.Verify(one.Data, one.Signature) != nil {
-			continue
+		if id.Verify(one.Data, one.Signature) == nil {
+			ids = append(ids, id)
 		}
-		seen[id.Key()] = true
-		ids = append(ids, id)
 	}
 	return ids
 }
