@@ -11,6 +11,8 @@ import (
 // end excluded; an empty end means to the end of the namespace. Returned slices belong to the caller's
 // simulation and are not changed by anyone. One goroutine uses a snapshot at a time.
 type Snapshot interface {
+	// Height is the number of blocks below the snapshot.
+	Height() uint64
 	Get(namespace, key string) (*rwset.VersionedValue, error)
 	Metadata(namespace, key string) ([]byte, error)
 	GetHash(namespace, collection string, keyHash []byte) (*rwset.VersionedValue, error)
