@@ -15,7 +15,7 @@
 // the comment beside it. An error from Decide is only ever about the state (or a capability this version lacks), and then
 // no verdict was given.
 //
-// It leaves out the block itself (its place in the chain and its orderers' signatures: package commit), storing the
+// Whether a block is the next one of its channel at all is a separate question, answered by Accept. It leaves out storing the
 // outcome (package ledger), and private data, which has no say in a verdict.
 //
 // Open this file first, then prepare.go, endorsement.go and conflict.go in the order in which a transaction meets them.
