@@ -1,0 +1,179 @@
+package channel_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/hansa-ledger/hansa/internal/block"
+	"github.com/hansa-ledger/hansa/internal/channel"
+	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
+)
+
+func goldenSpec(t testing.TB) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("testdata", "golden", "channel.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func mustGenesis(t testing.TB, text, dir string) *commonpb.Block {
+	t.Helper()
+	spec, err := channel.ParseSpec([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := spec.Genesis(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The configuration is the one that configtxgen made of its own description.
+func TestGenesisEqualsConfigtxgen(t *testing.T) {
+	dir := filepath.Join("testdata", "golden")
+	got := mustGenesis(t, goldenSpec(t), dir)
+	want := goldenBlocks(t)[0]
+	gotEnv, id, err := block.ConfigEnvelope(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEnv, _, err := block.ConfigEnvelope(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id != "devledger" {
+		t.Errorf("channel %q", id)
+	}
+	if diff := cmp.Diff(wantEnv, gotEnv, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+	for slot := range want.Metadata.Metadata {
+		if slot == block.SlotFilter {
+			continue // the golden block is as a peer stored it
+		}
+		if string(got.Metadata.Metadata[slot]) != string(want.Metadata.Metadata[slot]) {
+			t.Errorf("metadata slot %d: %x, configtxgen has %x", slot, got.Metadata.Metadata[slot], want.Metadata.Metadata[slot])
+		}
+	}
+	if !proto.Equal(got, mustGenesis(t, goldenSpec(t), dir)) {
+		t.Error("a second block of the same description differs")
+	}
+	if other := mustGenesis(t, strings.Replace(goldenSpec(t), "max_messages: 50", "max_messages: 51", 1), dir); proto.Equal(got, other) {
+		t.Error("another description gives the same block")
+	}
+	if _, err := channel.FromBlock(got, verifier()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSpecDefaults(t *testing.T) {
+	text := goldenSpec(t)
+	start, end := strings.Index(text, "batch:"), strings.Index(text, "members:")
+	text = text[:start] + text[end:]
+	text = strings.Replace(text, "msp_dir: beta", "msp_dir: beta\n    anchor_peers: ['peer0.beta:7051', '[::1]:7052']", 1)
+	text += "acls: {qscc/GetChainInfo: Writers}\n"
+	b, err := channel.FromBlock(mustGenesis(t, text, filepath.Join("testdata", "golden")), verifier())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := b.BatchSize(); s.MaxMessageCount != 500 || s.AbsoluteMaxBytes != 10<<20 || s.PreferredMaxBytes != 2<<20 || b.BatchTimeout() != 2*time.Second {
+		t.Errorf("batch %v, %v", s, b.BatchTimeout())
+	}
+	if !b.ApplicationV2_5() || b.ChannelV3() {
+		t.Error("wrong capabilities")
+	}
+	anchors := b.ApplicationOrgs()[1].AnchorPeers
+	if len(anchors) != 2 || anchors[0].String() != "peer0.beta:7051" || anchors[1] != (channel.Address{Host: "::1", Port: 7052}) {
+		t.Errorf("anchors %v", anchors)
+	}
+	if path, ok := b.ACL("qscc/GetChainInfo"); !ok || path != "/Channel/Application/Writers" {
+		t.Errorf("ACL %q", path)
+	}
+}
+
+func TestGenesisOfBFT(t *testing.T) {
+	text := strings.Replace(goldenSpec(t), "channel: devledger", "channel: devledger\nconsensus: BFT\ncapabilities: {channel: V3_0}", 1)
+	text = strings.Replace(text, "tls_cert: orderer-tls.crt", "tls_cert: orderer-tls.crt\n    identity: orderer-tls.crt", 1)
+	b, err := channel.FromBlock(mustGenesis(t, text, filepath.Join("testdata", "golden")), verifier())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, _, _ := b.ConsensusType()
+	if consenters := b.Consenters(); name != channel.ConsensusBFT || len(consenters) != 1 || consenters[0].Id != 1 || consenters[0].MspId != "OrdererMSP" || !b.ChannelV3() {
+		t.Errorf("consensus %s with %v", name, consenters)
+	}
+	env, err := b.SignatureEnvelope("/Channel/Orderer/BlockValidation")
+	if err != nil || env.GetRule().GetNOutOf().GetN() != 1 {
+		t.Errorf("block validation policy %v, %v", env, err)
+	}
+}
+
+func TestSpecErrors(t *testing.T) {
+	good := goldenSpec(t)
+	replace := func(old, new string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("%q is not in the description", old)
+		}
+		return strings.Replace(good, old, new, 1)
+	}
+	for _, test := range []struct{ text, want string }{
+		{"", "empty"},
+		{good + "---\nchannel: x\n", "more follow"},
+		{good + "colour: blue\n", "field colour not found"},
+		{replace("channel: devledger", "channel: Devledger"), "channel: 'Devledger' contains illegal characters"},
+		{replace("channel: devledger", "channel: ''"), "cannot be empty"},
+		{replace("timeout: 1s", "timeout: soon"), "soon"},
+		{replace("timeout: 1s", "timeout: -1s"), "batch.timeout"},
+		{replace("4 MB", "4 GB"), "is no size"},
+		{replace("4 MB", "4096 MB"), "is no size"},
+		{replace("4 MB", "1 KB"), "batch.preferred_max_bytes"},
+		{replace("msp_id: BetaMSP", "msp_id: AlphaMSP"), "members[1].msp_id: AlphaMSP is there twice"},
+		{replace("name: Beta", "name: Alpha"), "members[1].name: Alpha is there twice"},
+		{replace("name: Beta", "name: B/ta"), "members[1].name: config ID 'B/ta' contains illegal characters"},
+		{replace("msp_dir: beta", "msp_dir: ''"), "members[1].msp_dir"},
+		{replace("msp_dir: beta", "msp_dir: nowhere"), "member Beta: msp_dir"},
+		{replace("msp_dir: beta", "msp_dir: beta\n    ordering_only: true"), "members[1].ordering_only: Beta runs no orderer"},
+		{replace("msp_dir: beta", "msp_dir: beta\n    anchor_peers: [peer0]"), "members[1].anchor_peers"},
+		{replace("msp_dir: beta", "msp_dir: beta\n    policies: {Readers: 'MOST Readers'}"), "policies.Readers"},
+		{replace("- member: OrdererOrg", "- member: Delta"), "orderers[0].member: \"Delta\""},
+		{replace("port: 21310", "port: 0"), "orderers[0].port"},
+		{replace("tls_cert: orderer-tls.crt", "tls_cert: missing.crt"), "orderers[0].tls_cert"},
+		{replace("tls_cert: orderer-tls.crt", "tls_cert: channel.yaml"), "no PEM data"},
+		{replace("tls_cert: orderer-tls.crt", "tls_cert: alpha/tlscacerts/tlsca.alpha.dev-cert.pem"), "has invalid certificate"},
+		{replace("channel: devledger", "channel: devledger\nconsensus: solo"), "consensus: \"solo\""},
+		{replace("channel: devledger", "channel: devledger\nconsensus: BFT"), "needs capabilities.channel V3_0"},
+		{replace("channel: devledger", "channel: devledger\ncapabilities: {channel: V9}"), "capabilities.channel"},
+		{replace("channel: devledger", "channel: devledger\nraft: {election_tick: 1}"), "raft.election_tick"},
+		{replace("AnyEndorsement: ANY Endorsement", "AnyEndorsement: ANY"), "policies.application.AnyEndorsement"},
+	} {
+		spec, err := channel.ParseSpec([]byte(test.text))
+		if err == nil {
+			_, err = spec.Genesis(filepath.Join("testdata", "golden"))
+		}
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("error %v, want %q", err, test.want)
+		}
+	}
+}
+
+func FuzzParseSpec(f *testing.F) {
+	f.Add([]byte(goldenSpec(f)))
+	f.Add([]byte("channel: &a [*a]"))
+	f.Add([]byte("members: [{name: A, msp_id: A, msp_dir: x}]\norderers: [{member: A, host: h, port: 1, tls_cert: x}]\nchannel: c"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		spec, err := channel.ParseSpec(raw)
+		if (spec == nil) == (err == nil) {
+			t.Fatal("neither description nor error")
+		}
+	})
+}
