@@ -1,0 +1,292 @@
+// Package ledger is one channel's ledger on one node: blocks, state, history, private data and indexes, committed
+// together and found again after any crash.
+//
+// The block log (blockstore) is the only thing that is flushed. A commit appends the block with its private
+// data to the log, flushes it, and only then applies it to the derived data, one Pebble database without a log of its own in which
+// state, history, indexes and the savepoint change in one batch. So the derived data is never ahead of the
+// log, and Open brings it up to the log again by applying the blocks behind the savepoint, by the validation
+// codes that are stored with them. The folder "derived" may be deleted while the node is down; Open makes it again.
+//
+// Readers take a Snapshot: one height, all stores consistent, never waiting for commits nor delaying them.
+//
+// What the package leaves out: deciding the codes (validate), and fetching blocks or private data. Open
+// commit.go for the way of a block.
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/hansa-ledger/hansa/internal/blockstore"
+	"github.com/hansa-ledger/hansa/internal/privatedb"
+	"github.com/hansa-ledger/hansa/internal/statedb"
+	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
+)
+
+// ErrNotFound is for a block or transaction that the ledger does not hold.
+var ErrNotFound = errors.New("not found in the ledger")
+
+// Defaults of Config.
+const (
+	DefaultCacheBytes    = 64 << 20
+	DefaultMemTableBytes = 32 << 20
+	DefaultRecentBytes   = 16 << 20
+)
+
+// Config of a ledger. Dir is required.
+type Config struct {
+	// Dir is the ledger's own folder; it is created.
+	Dir string
+	// ChannelID names the channel in errors and logs.
+	ChannelID string
+	// CacheBytes bounds the cache of state read from disk, DefaultCacheBytes if 0.
+	CacheBytes int64
+	// MemTableBytes bounds what is derived but not yet on disk, and with it the time to open after a crash;
+	// DefaultMemTableBytes if 0.
+	MemTableBytes uint64
+	// RecentBytes bounds the newest blocks that are kept in memory for those who follow the chain, DefaultRecentBytes if 0.
+	RecentBytes int
+	// SegmentBytes is the size of the block log's files, 0 for the default.
+	SegmentBytes int64
+	// TransientBytes bounds the private data that waits for the commit of its transaction, 0 for the default.
+	TransientBytes int64
+	// FS is the file system, the machine's own if nil.
+	FS vfs.FS
+	// Log is where trouble in the background is reported; nil discards.
+	Log *slog.Logger
+}
+
+// Ledger is open from Open to Close. Commit is called by one goroutine; everything else by any number.
+type Ledger struct {
+	config    Config
+	log       *slog.Logger
+	blocks    *blockstore.Store
+	db        *pebble.DB
+	cache     *pebble.Cache
+	hints     *statedb.Hints
+	transient *privatedb.Transient
+	recent    *recent
+
+	// trouble is the last error of the database's background work, until that work succeeds again.
+	trouble atomic.Pointer[error]
+
+	readers sync.WaitGroup // snapshots and reads of indexes under way; grows under mu while the ledger is open
+
+	mu      sync.Mutex
+	ended   bool
+	tip     savepoint
+	changed chan struct{} // closed and replaced when tip moves; nil if nobody waits
+	closed  chan struct{}
+	once    sync.Once
+	closing error
+	failed  error // set when the log is ahead of the derived data and stays so until the next Open
+}
+
+// Open opens or creates a ledger, and repairs what a crash left.
+func Open(config Config) (*Ledger, error) {
+	l := &Ledger{config: config, log: config.Log, closed: make(chan struct{})}
+	if l.config.FS == nil {
+		l.config.FS = vfs.Default
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.recent = newRecent(orDefault(config.RecentBytes, DefaultRecentBytes))
+	wrap := func(err error) error {
+		l.Close()
+		return fmt.Errorf("open ledger of channel %q: %w", config.ChannelID, err)
+	}
+	if config.Dir == "" {
+		return nil, errors.New("open ledger: Dir is empty; name the ledger's folder")
+	}
+	fs := l.config.FS
+	var err error
+	if l.blocks, err = blockstore.Open(fs.PathJoin(config.Dir, "blocks"), blockstore.Options{FS: fs, SegmentBytes: config.SegmentBytes}); err != nil {
+		return nil, wrap(err)
+	}
+	if err := l.openDerived(); err != nil {
+		return nil, wrap(err)
+	}
+	if l.transient, err = privatedb.OpenTransient(privatedb.TransientConfig{Dir: fs.PathJoin(config.Dir, "transient"), FS: fs, MaxBytes: config.TransientBytes}); err != nil {
+		return nil, wrap(err)
+	}
+	if err := l.catchUp(); err != nil {
+		return nil, wrap(err)
+	}
+	return l, nil
+}
+
+func orDefault[N int | int64 | uint64](n, otherwise N) N {
+	if n <= 0 {
+		return otherwise
+	}
+	return n
+}
+
+func (l *Ledger) openDerived() error {
+	l.cache = pebble.NewCache(orDefault(l.config.CacheBytes, DefaultCacheBytes))
+	o := &pebble.Options{
+		FS:                          l.config.FS,
+		Cache:                       l.cache,
+		DisableWAL:                  true,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                orDefault(l.config.MemTableBytes, DefaultMemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		Logger:                      quiet{l.log},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { l.trouble.Store(&err) },
+			FlushEnd: func(info pebble.FlushInfo) {
+				if info.Err == nil {
+					l.trouble.Store(nil)
+				}
+			},
+		},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(l.config.FS.PathJoin(l.config.Dir, "derived"), o)
+	if err != nil {
+		return fmt.Errorf("open derived data: %w", err)
+	}
+	l.db = db
+	if l.hints, err = statedb.LoadHints(db); err != nil {
+		return err
+	}
+	tip, err := readSavepoint(db)
+	if err != nil {
+		return err
+	}
+	l.tip = tip
+	return nil
+}
+
+// quiet passes on what an operator has to know and drops Pebble's diary.
+type quiet struct{ log *slog.Logger }
+
+func (q quiet) Infof(string, ...any) {}
+func (q quiet) Errorf(format string, args ...any) {
+	q.log.Error("derived ledger data", "error", fmt.Sprintf(format, args...))
+}
+func (q quiet) Fatalf(format string, args ...any) {
+	q.log.Error("derived ledger data", "error", fmt.Sprintf(format, args...))
+	panic(fmt.Sprintf("ledger: derived data: "+format, args...))
+}
+
+// catchUp applies the blocks that are in the log but not yet in the derived data.
+func (l *Ledger) catchUp() error {
+	height := l.blocks.Height()
+	if l.tip.height > height {
+		return fmt.Errorf("the block log ends before block %d, but block %d was committed: blocks were lost; restore the folder \"blocks\" from a backup, or remove the ledger's folder and let the node fetch the channel again", height, l.tip.height-1)
+	}
+	if l.tip.height < height {
+		l.log.Info("applying blocks that a crash left out", "channel", l.config.ChannelID, "from", l.tip.height, "to", height-1)
+	}
+	for n := l.tip.height; n < height; n++ {
+		if err := l.replay(n); err != nil {
+			return fmt.Errorf("apply block %d again: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// enter begins a read of the database, which Close then waits for.
+func (l *Ledger) enter() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return ErrClosed
+	}
+	l.readers.Add(1)
+	return nil
+}
+
+func (l *Ledger) leave() { l.readers.Done() }
+
+// Close ends the ledger, once snapshots are closed. No Commit may be under way. It writes the derived data out, so that
+// the next Open has nothing to apply.
+func (l *Ledger) Close() error {
+	l.once.Do(func() {
+		l.mu.Lock()
+		l.ended = true
+		l.mu.Unlock()
+		close(l.closed)
+		l.readers.Wait()
+		var errs []error
+		if l.transient != nil {
+			errs = append(errs, l.transient.Close())
+		}
+		if l.db != nil {
+			if l.trouble.Load() == nil {
+				errs = append(errs, l.db.Flush())
+			}
+			errs = append(errs, l.db.Close())
+		}
+		if l.cache != nil {
+			l.cache.Unref()
+		}
+		if l.blocks != nil {
+			errs = append(errs, l.blocks.Close())
+		}
+		l.closing = errors.Join(errs...)
+	})
+	return l.closing
+}
+
+// Height is the number of the next block: blocks below it are durable and applied.
+func (l *Ledger) Height() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tip.height
+}
+
+// LastCommitHash is the commit hash of the newest block, nil after the genesis block and before.
+func (l *Ledger) LastCommitHash() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tip.commitHash
+}
+
+// Info is the chain's height and the hashes of its newest block and the one before.
+func (l *Ledger) Info() *commonpb.BlockchainInfo {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return &commonpb.BlockchainInfo{Height: l.tip.height, CurrentBlockHash: l.tip.hash, PreviousBlockHash: l.tip.previousHash}
+}
+
+// ErrClosed is returned by reads of a closed ledger, and by Wait when it is closed meanwhile.
+var ErrClosed = errors.New("the ledger is closed")
+
+// Wait returns when Height is at least height.
+func (l *Ledger) Wait(ctx context.Context, height uint64) error {
+	for {
+		l.mu.Lock()
+		if l.tip.height >= height {
+			l.mu.Unlock()
+			return nil
+		}
+		if l.changed == nil {
+			l.changed = make(chan struct{})
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.closed:
+			return ErrClosed
+		}
+	}
+}
+
+// Transient is where private data waits for the commit of its transaction.
+func (l *Ledger) Transient() *privatedb.Transient { return l.transient }
