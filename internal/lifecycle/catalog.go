@@ -265,7 +265,7 @@ func (c *Catalog) List(channelID string, s simulation.Snapshot) ([]*Contract, er
 	if err != nil {
 		return nil, err
 	}
-	defer it.Close()
+	defer func() { _ = it.Close() }()
 	var names []string
 	for {
 		key, v, ok, err := it.Next()

@@ -344,7 +344,7 @@ func (q *Query) Close() {
 func (q *Query) close() {
 	if !q.closed {
 		q.closed = true
-		q.it.Close()
+		_ = q.it.Close() // what matters was read
 	}
 }
 

@@ -26,13 +26,13 @@ type Snapshot interface {
 // StateIterator walks over keys of the state.
 type StateIterator interface {
 	Next() (key string, value *rwset.VersionedValue, ok bool, err error)
-	Close()
+	Close() error
 }
 
 // HistoryIterator walks over the past of a key, newest first; nil without an error is the end.
 type HistoryIterator interface {
 	Next() (*queryresultpb.KeyModification, error)
-	Close()
+	Close() error
 }
 
 // Definitions knows how the definitions of contracts are kept in the state.
