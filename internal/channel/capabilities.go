@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
 
@@ -34,31 +36,34 @@ func (s capabilitySet) any(names ...string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return s[n] })
 }
 
-// checkCapabilities refuses what is required and not known. A Fabric peer does
-// not look at the Orderer group's and a Fabric orderer not at the Application
-// group's; here all three count, since nobody could say what else is meant.
-func (b *Bundle) checkCapabilities() error {
-	check := func(group string, required capabilitySet, known ...string) error {
-		for _, name := range slices.Sorted(maps.Keys(required)) {
-			if !slices.Contains(known, name) {
-				return &UnsupportedCapability{Group: group, Name: name}
+// checkCapabilities refuses what is required and not known. It looks at nothing
+// else, before anything else is read: what comes with a new capability must not
+// be taken for a mistake. A Fabric peer does not look at the Orderer group's and
+// a Fabric orderer not at the Application group's; here all three count, since
+// nobody could say what else is meant.
+func checkCapabilities(root *commonpb.ConfigGroup) error {
+	for _, g := range []struct {
+		name  string
+		group *commonpb.ConfigGroup
+		known []string
+	}{
+		{rootKey, root, []string{"V1_1", "V1_3", "V1_4_2", "V1_4_3", "V2_0", "V3_0"}},
+		{ordererKey, root.Groups[ordererKey], []string{"V1_1", "V1_4_2", "V2_0"}},
+		{applicationKey, root.Groups[applicationKey], []string{
+			"V1_1", "V1_2", "V1_3", "V1_4_2", "V2_0", "V2_5", "V1_1_PVTDATA_EXPERIMENTAL", "V1_1_RESOURCETREE_EXPERIMENTAL",
+		}},
+	} {
+		c := &commonpb.Capabilities{}
+		if err := proto.Unmarshal(g.group.GetValues()[capabilitiesKey].GetValue(), c); err != nil {
+			return fmt.Errorf("decode %s of group %s: %w", capabilitiesKey, g.name, err)
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.Capabilities)) {
+			if !slices.Contains(g.known, name) {
+				return &UnsupportedCapability{Group: g.name, Name: name}
 			}
 		}
-		return nil
 	}
-	if err := check(rootKey, b.channel.capabilities, "V1_1", "V1_3", "V1_4_2", "V1_4_3", "V2_0", "V3_0"); err != nil {
-		return err
-	}
-	if b.orderer != nil {
-		if err := check(ordererKey, b.orderer.capabilities, "V1_1", "V1_4_2", "V2_0"); err != nil {
-			return err
-		}
-	}
-	if b.application == nil {
-		return nil
-	}
-	return check(applicationKey, b.application.capabilities, "V1_1", "V1_2", "V1_3", "V1_4_2", "V2_0", "V2_5",
-		"V1_1_PVTDATA_EXPERIMENTAL", "V1_1_RESOURCETREE_EXPERIMENTAL")
+	return nil
 }
 
 func (g channelGroup) v142() bool { return g.capabilities.any("V1_4_2", "V1_4_3", "V2_0", "V3_0") }

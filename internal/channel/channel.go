@@ -112,6 +112,9 @@ func NewBundle(channelID string, c *commonpb.Config, v *identity.Verifier) (*Bun
 	if root == nil {
 		return nil, errors.New("config must contain a channel group")
 	}
+	if err := checkCapabilities(root); err != nil {
+		return nil, err
+	}
 	if err := checkOrdererCapabilitiesFirst(root); err != nil {
 		return nil, err
 	}
@@ -119,9 +122,6 @@ func NewBundle(channelID string, c *commonpb.Config, v *identity.Verifier) (*Bun
 	builder := &mspBuilder{verifier: v, byID: map[string]*identity.MSP{}, raw: map[string][]byte{}}
 	if err := b.decode(root, builder); err != nil {
 		return nil, fmt.Errorf("initializing channelconfig failed: %w", err)
-	}
-	if err := b.checkCapabilities(); err != nil {
-		return nil, err
 	}
 	var err error
 	if b.msps, err = builder.manager(); err != nil {

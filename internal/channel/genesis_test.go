@@ -18,7 +18,7 @@ import (
 
 func goldenSpec(t testing.TB) string {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join("testdata", "golden", "channel.yaml"))
+	raw, err := os.ReadFile(filepath.Join("testdata", "golden.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +40,7 @@ func mustGenesis(t testing.TB, text, dir string) *commonpb.Block {
 
 // The configuration is the one that configtxgen made of its own description.
 func TestGenesisEqualsConfigtxgen(t *testing.T) {
-	dir := filepath.Join("testdata", "golden")
-	got := mustGenesis(t, goldenSpec(t), dir)
+	got := mustGenesis(t, goldenSpec(t), vectors)
 	want := goldenBlocks(t)[0]
 	gotEnv, id, err := block.ConfigEnvelope(got)
 	if err != nil {
@@ -65,10 +64,10 @@ func TestGenesisEqualsConfigtxgen(t *testing.T) {
 			t.Errorf("metadata slot %d: %x, configtxgen has %x", slot, got.Metadata.Metadata[slot], want.Metadata.Metadata[slot])
 		}
 	}
-	if !proto.Equal(got, mustGenesis(t, goldenSpec(t), dir)) {
+	if !proto.Equal(got, mustGenesis(t, goldenSpec(t), vectors)) {
 		t.Error("a second block of the same description differs")
 	}
-	if other := mustGenesis(t, strings.Replace(goldenSpec(t), "max_messages: 50", "max_messages: 51", 1), dir); proto.Equal(got, other) {
+	if other := mustGenesis(t, strings.Replace(goldenSpec(t), "max_messages: 50", "max_messages: 51", 1), vectors); proto.Equal(got, other) {
 		t.Error("another description gives the same block")
 	}
 	if _, err := channel.FromBlock(got, verifier()); err != nil {
@@ -80,9 +79,9 @@ func TestSpecDefaults(t *testing.T) {
 	text := goldenSpec(t)
 	start, end := strings.Index(text, "batch:"), strings.Index(text, "members:")
 	text = text[:start] + text[end:]
-	text = strings.Replace(text, "msp_dir: beta", "msp_dir: beta\n    anchor_peers: ['peer0.beta:7051', '[::1]:7052']", 1)
+	text = strings.Replace(text, "msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    anchor_peers: ['peer0.beta:7051', '[::1]:7052']", 1)
 	text += "acls: {qscc/GetChainInfo: Writers}\n"
-	b, err := channel.FromBlock(mustGenesis(t, text, filepath.Join("testdata", "golden")), verifier())
+	b, err := channel.FromBlock(mustGenesis(t, text, vectors), verifier())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +102,8 @@ func TestSpecDefaults(t *testing.T) {
 
 func TestGenesisOfBFT(t *testing.T) {
 	text := strings.Replace(goldenSpec(t), "channel: devledger", "channel: devledger\nconsensus: BFT\ncapabilities: {channel: V3_0}", 1)
-	text = strings.Replace(text, "tls_cert: orderer-tls.crt", "tls_cert: orderer-tls.crt\n    identity: orderer-tls.crt", 1)
-	b, err := channel.FromBlock(mustGenesis(t, text, filepath.Join("testdata", "golden")), verifier())
+	text = strings.Replace(text, "tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt\n    identity: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/msp/signcerts/orderer.orderer.dev-cert.pem", 1)
+	b, err := channel.FromBlock(mustGenesis(t, text, vectors), verifier())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,16 +139,16 @@ func TestSpecErrors(t *testing.T) {
 		{replace("msp_id: BetaMSP", "msp_id: AlphaMSP"), "members[1].msp_id: AlphaMSP is there twice"},
 		{replace("name: Beta", "name: Alpha"), "members[1].name: Alpha is there twice"},
 		{replace("name: Beta", "name: B/ta"), "members[1].name: config ID 'B/ta' contains illegal characters"},
-		{replace("msp_dir: beta", "msp_dir: ''"), "members[1].msp_dir"},
-		{replace("msp_dir: beta", "msp_dir: nowhere"), "member Beta: msp_dir"},
-		{replace("msp_dir: beta", "msp_dir: beta\n    ordering_only: true"), "members[1].ordering_only: Beta runs no orderer"},
-		{replace("msp_dir: beta", "msp_dir: beta\n    anchor_peers: [peer0]"), "members[1].anchor_peers"},
-		{replace("msp_dir: beta", "msp_dir: beta\n    policies: {Readers: 'MOST Readers'}"), "policies.Readers"},
+		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: ''"), "members[1].msp_dir"},
+		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: nowhere"), "member Beta: msp_dir"},
+		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    ordering_only: true"), "members[1].ordering_only: Beta runs no orderer"},
+		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    anchor_peers: [peer0]"), "members[1].anchor_peers"},
+		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    policies: {Readers: 'MOST Readers'}"), "policies.Readers"},
 		{replace("- member: OrdererOrg", "- member: Delta"), "orderers[0].member: \"Delta\""},
 		{replace("port: 21310", "port: 0"), "orderers[0].port"},
-		{replace("tls_cert: orderer-tls.crt", "tls_cert: missing.crt"), "orderers[0].tls_cert"},
-		{replace("tls_cert: orderer-tls.crt", "tls_cert: channel.yaml"), "no PEM data"},
-		{replace("tls_cert: orderer-tls.crt", "tls_cert: alpha/tlscacerts/tlsca.alpha.dev-cert.pem"), "has invalid certificate"},
+		{replace("tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: missing.crt"), "orderers[0].tls_cert"},
+		{replace("tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: configtx.yaml"), "no PEM data"},
+		{replace("tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: crypto-config/peerOrganizations/alpha.dev/msp/tlscacerts/tlsca.alpha.dev-cert.pem"), "has invalid certificate"},
 		{replace("channel: devledger", "channel: devledger\nconsensus: solo"), "consensus: \"solo\""},
 		{replace("channel: devledger", "channel: devledger\nconsensus: BFT"), "needs capabilities.channel V3_0"},
 		{replace("channel: devledger", "channel: devledger\ncapabilities: {channel: V9}"), "capabilities.channel"},
@@ -158,7 +157,7 @@ func TestSpecErrors(t *testing.T) {
 	} {
 		spec, err := channel.ParseSpec([]byte(test.text))
 		if err == nil {
-			_, err = spec.Genesis(filepath.Join("testdata", "golden"))
+			_, err = spec.Genesis(vectors)
 		}
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("error %v, want %q", err, test.want)
