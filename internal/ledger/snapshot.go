@@ -63,7 +63,7 @@ func (l *Ledger) snapshotOf(r pebble.Reader) *Snapshot {
 // broken is a reader that only says why it cannot read.
 type broken struct{ err error }
 
-func (b broken) Get([]byte) ([]byte, io.Closer, error)                  { return nil, nil, b.err }
+func (b broken) Get([]byte) ([]byte, io.Closer, error)                 { return nil, nil, b.err }
 func (b broken) NewIter(*pebble.IterOptions) (*pebble.Iterator, error) { return nil, b.err }
 func (b broken) NewIterWithContext(context.Context, *pebble.IterOptions) (*pebble.Iterator, error) {
 	return nil, b.err
