@@ -263,14 +263,10 @@ func (n *Network) ordererOrgDir() string {
 }
 
 // UserMSP is the MSP folder of a member's user: "Admin" or "User1".
-func (n *Network) UserMSP(m Member, user string) string {
-	return filepath.Join(n.orgDir(m), "users", user+"@"+m.Domain, "msp")
-}
+func (n *Network) UserMSP(m Member, user string) string { return n.org(m).User(user).MSP() }
 
 // TLSRoots is the PEM file of the CA that a member's servers have their TLS certificates from.
-func (n *Network) TLSRoots(m Member) string {
-	return filepath.Join(n.orgDir(m), "msp", "tlscacerts", "tlsca."+m.Domain+"-cert.pem")
-}
+func (n *Network) TLSRoots(m Member) string { return n.org(m).TLSRoot() }
 
 // Genesis is the file of the channel's first block.
 func (n *Network) Genesis() string { return n.path(n.Channel + ".block") }
@@ -285,3 +281,6 @@ func (p Peer) Address() string { return address(p.Port) }
 
 // Address is where an orderer serves.
 func (o Orderer) Address() string { return address(o.Port) }
+
+// Address is where a certificate authority serves.
+func (c CA) Address() string { return address(c.Port) }

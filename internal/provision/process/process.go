@@ -113,9 +113,6 @@ func (s *Supervisor) Reconcile(want []Spec) error {
 		if s.running[spec.Name] != nil {
 			continue
 		}
-		if err := stopStale(spec); err != nil {
-			return err
-		}
 		c, err := s.start(spec)
 		if err != nil {
 			return fmt.Errorf("start %s: %w", spec.Name, err)
@@ -218,24 +215,27 @@ func stop(p *os.Process, exited <-chan error) {
 	}
 }
 
-// stopStale stops a process that an earlier supervisor left running.
-func stopStale(spec Spec) error {
-	raw, err := os.ReadFile(spec.pidFile())
-	if err != nil {
-		return nil
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil || !runs(pid, spec.Command[0]) {
-		return nil
-	}
-	syscall.Kill(pid, syscall.SIGTERM)
-	for deadline := time.Now().Add(stopGrace); runs(pid, spec.Command[0]); time.Sleep(readyInterval) {
-		if time.Now().After(deadline) {
-			syscall.Kill(pid, syscall.SIGKILL)
-			deadline = deadline.Add(stopGrace)
+// StopStale stops the processes of specs that a killed supervisor left running.
+// Only the one who holds the network's lock may call it.
+func StopStale(specs []Spec) {
+	for _, spec := range specs {
+		raw, err := os.ReadFile(spec.pidFile())
+		if err != nil {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+		if err != nil || !runs(pid, spec.Command[0]) {
+			continue
+		}
+		// It is no child of ours, so its end can only be seen, not waited for.
+		syscall.Kill(pid, syscall.SIGTERM)
+		for deadline := time.Now().Add(stopGrace); runs(pid, spec.Command[0]); time.Sleep(readyInterval) {
+			if time.Now().After(deadline) {
+				syscall.Kill(pid, syscall.SIGKILL)
+				deadline = deadline.Add(stopGrace)
+			}
 		}
 	}
-	return nil
 }
 
 // runs says whether pid is a live process of the given program: pids are reused.

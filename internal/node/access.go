@@ -1,0 +1,115 @@
+package node
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/hansa-ledger/hansa/internal/channel"
+	"github.com/hansa-ledger/hansa/internal/identity"
+	"github.com/hansa-ledger/hansa/internal/policy"
+	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
+	"github.com/hansa-ledger/hansa/internal/wire/msppb"
+	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
+)
+
+// access decides who may use what: a channel's resources by the policies that
+// its configuration names for them, the peer's own by its member's roles.
+type access struct {
+	bundles func(channelID string) (*channel.Bundle, bool)
+	local   *identity.Manager // the peer's own MSP alone
+	mspID   string
+}
+
+// Check decides on a signed proposal; its signature is verified.
+func (a *access) Check(channelID, resource string, signed *peerpb.SignedProposal) error {
+	creator, err := creatorOf(signed)
+	if err != nil {
+		return err
+	}
+	return a.CheckSigned(channelID, resource, signed.GetProposalBytes(), creator, signed.GetSignature())
+}
+
+// CheckSigned decides on signed bytes; the signature is verified.
+func (a *access) CheckSigned(channelID, resource string, data, creator, signature []byte) error {
+	set := []policy.SignedData{{Data: data, Identity: creator, Signature: signature}}
+	if role, ok := channel.LocalACL(resource); ok {
+		ids := policy.ValidIdentities(set, a.local)
+		if len(ids) == 0 {
+			return fmt.Errorf("access denied for [%s]: the identity is not a valid one of %s, or its signature is wrong", resource, a.mspID)
+		}
+		return a.checkLocal(resource, role, ids[0])
+	}
+	p, path, err := a.policyFor(channelID, resource)
+	if err != nil {
+		return err
+	}
+	return denied(channelID, path, p.EvaluateSigned(set))
+}
+
+// CheckIdentity decides on an identity whose signature was verified already.
+func (a *access) CheckIdentity(channelID, resource string, id *identity.Identity) error {
+	if role, ok := channel.LocalACL(resource); ok {
+		return a.checkLocal(resource, role, id)
+	}
+	p, path, err := a.policyFor(channelID, resource)
+	if err != nil {
+		return err
+	}
+	return denied(channelID, path, p.EvaluateIdentities([]*identity.Identity{id}))
+}
+
+func (a *access) policyFor(channelID, resource string) (policy.Policy, string, error) {
+	bundle, ok := a.bundles(channelID)
+	if !ok {
+		return nil, "", fmt.Errorf("failed to get policy manager for channel [%s]", channelID)
+	}
+	path, ok := bundle.ACL(resource)
+	if !ok {
+		return nil, "", fmt.Errorf("unmapped resource %s on channel [%s]", resource, channelID)
+	}
+	p, ok := bundle.Policy(path)
+	if !ok {
+		p = policy.Reject(path)
+	}
+	return p, path, nil
+}
+
+func denied(channelID, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("failed evaluating policy on signed data during check policy on channel [%s] with policy [%s]: [%w]", channelID, path, err)
+}
+
+func (a *access) checkLocal(resource string, role channel.LocalRole, id *identity.Identity) error {
+	wanted := msppb.MSPRole_MEMBER
+	if role == channel.LocalAdmins {
+		wanted = msppb.MSPRole_ADMIN
+	}
+	principal, err := proto.Marshal(&msppb.MSPRole{MspIdentifier: a.mspID, Role: wanted})
+	if err != nil {
+		return err
+	}
+	if err := id.Satisfies(&msppb.MSPPrincipal{PrincipalClassification: msppb.MSPPrincipal_ROLE, Principal: principal}); err != nil {
+		return fmt.Errorf("access denied for [%s]: Failed verifying that proposal's creator satisfies local MSP principal during channelless check policy with policy [%s]: [%w]", resource, role, err)
+	}
+	return nil
+}
+
+// creatorOf reads who signed a proposal.
+func creatorOf(signed *peerpb.SignedProposal) ([]byte, error) {
+	var proposal peerpb.Proposal
+	var header commonpb.Header
+	var signature commonpb.SignatureHeader
+	if err := proto.Unmarshal(signed.GetProposalBytes(), &proposal); err != nil {
+		return nil, fmt.Errorf("decode proposal: %w", err)
+	}
+	if err := proto.Unmarshal(proposal.Header, &header); err != nil {
+		return nil, fmt.Errorf("decode proposal header: %w", err)
+	}
+	if err := proto.Unmarshal(header.SignatureHeader, &signature); err != nil {
+		return nil, fmt.Errorf("decode signature header: %w", err)
+	}
+	return signature.Creator, nil
+}
