@@ -79,6 +79,7 @@ type Node struct {
 	hard    *raftpb.HardState // the last one that raft gave out; the log may hold an older commit index
 	lead    uint64
 	leading bool
+	settled uint64 // the term of the newest committed entry
 	applied uint64
 	syncs   int
 	waited  time.Duration
@@ -188,7 +189,7 @@ func open(cfg Config, w *wal, st *state) (*Node, error) {
 // Propose hands a payload to raft if this node leads. It is in the chain once Advance returned it, and may still be lost
 // when another member takes the lead before that.
 func (n *Node) Propose(data []byte) error {
-	if !n.leading {
+	if !n.Leading() {
 		return ErrDropped
 	}
 	if err := n.raw.Propose(data); errors.Is(err, etcd.ErrProposalDropped) {
@@ -210,8 +211,9 @@ func (n *Node) Step(m *raftpb.Message) error {
 	return nil
 }
 
-// Leading says whether this node is the leader, as of the last Advance.
-func (n *Node) Leading() bool { return n.leading }
+// Leading says whether this node is the leader and has seen everything that earlier leaders committed, as of the last
+// Advance. Only then may it build on what it knows.
+func (n *Node) Leading() bool { return n.leading && n.settled == n.Term() }
 
 // Leader is the leader's id, 0 while none is known.
 func (n *Node) Leader() uint64 { return n.lead }
@@ -326,6 +328,7 @@ func (n *Node) write(fill func([]byte) ([]byte, error)) error {
 func (n *Node) commit(e *raftpb.Entry) (Committed, bool, error) {
 	again := e.GetIndex() <= n.applied
 	n.applied = max(n.applied, e.GetIndex())
+	n.settled = e.GetTerm()
 	switch e.GetType() {
 	case raftpb.EntryConfChange:
 		cc := &raftpb.ConfChange{}
