@@ -75,7 +75,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if s.limit <= 0 {
 		s.limit = DefaultSegmentBytes
 	}
-	if err := s.fs.MkdirAll(dir, 0o750); err != nil {
+	if err := makeDir(s.fs, dir); err != nil {
 		return nil, fmt.Errorf("open block store: %w", err)
 	}
 	if err := s.acquire(); err != nil {
@@ -87,6 +87,27 @@ func Open(dir string, opts Options) (*Store, error) {
 	}
 	s.synced = s.next
 	return s, nil
+}
+
+// makeDir makes a folder durable in its parent: a synced file in a lost folder is lost.
+func makeDir(fs vfs.FS, dir string) error {
+	parent := fs.PathDir(dir)
+	if _, err := fs.Stat(dir); err != nil && parent != dir {
+		if err := makeDir(fs, parent); err != nil {
+			return err
+		}
+		if err := fs.MkdirAll(dir, 0o750); err != nil {
+			return err
+		}
+	}
+	if parent == dir {
+		return nil
+	}
+	d, err := fs.OpenDir(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (s *Store) path(name string) string { return s.fs.PathJoin(s.dir, name) }
