@@ -95,6 +95,12 @@ func (m *MSP) TLSRootCerts() [][]byte { return m.tlsRoots }
 // TLSIntermediateCerts returns the member's TLS intermediate certificates in PEM form. The caller must not change them.
 func (m *MSP) TLSIntermediateCerts() [][]byte { return m.tlsIntermediates }
 
+// Roots returns the member's root certificates, sanitised. The caller must not change them.
+func (m *MSP) Roots() []*x509.Certificate { return m.roots }
+
+// Intermediates returns the member's intermediate certificates, sanitised. The caller must not change them.
+func (m *MSP) Intermediates() []*x509.Certificate { return m.intermediates }
+
 // NodeOUs says whether the MSP tells clients, peers, orderers and administrators apart by organizational unit.
 func (m *MSP) NodeOUs() bool { return m.nodeOUs }
 

@@ -1,9 +1,6 @@
 package identity_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/x509"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"testing"
@@ -73,7 +70,7 @@ func readBlock(t testing.TB, name string) *block.Parsed {
 
 // checkCreator is what a peer asks of a creator.
 func checkCreator(m *identity.Manager, tx *envelope.Tx) error {
-	id, err := m.Deserialize(tx.SignatureHeader.GetCreator())
+	id, err := m.Deserialize(tx.Creator())
 	if err != nil {
 		return err
 	}
@@ -102,7 +99,7 @@ func TestCreatorsOfRealBlocks(t *testing.T) {
 }
 
 func TestBlockSignerAndEndorsersOfRealBlocks(t *testing.T) {
-	m := vectorManager(t, nil2verifier())
+	m := vectorManager(t, newVerifier())
 	b := readBlock(t, "000107.block")
 	meta, err := block.Metadata(b.Block, block.SlotSignatures)
 	if err != nil {
@@ -128,7 +125,7 @@ func TestBlockSignerAndEndorsersOfRealBlocks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signed := append(append([]byte{}, b.Txs[0].Actions[0].ResponseBytes...), endorsement.Endorser...)
+		signed := append(append([]byte{}, b.Txs[0].Actions[0].Payload.Action.ProposalResponsePayload...), endorsement.Endorser...)
 		if err := id.Verify(signed, endorsement.Signature); err != nil {
 			t.Error(err)
 		}
@@ -138,7 +135,7 @@ func TestBlockSignerAndEndorsersOfRealBlocks(t *testing.T) {
 	}
 }
 
-func nil2verifier() *identity.Verifier { return identity.NewVerifier(identity.Config{}) }
+func newVerifier() *identity.Verifier { return identity.NewVerifier(identity.Config{}) }
 
 func role(mspID string, r msppb.MSPRole_MSPRoleType) *msppb.MSPPrincipal {
 	raw, err := proto.Marshal(&msppb.MSPRole{MspIdentifier: mspID, Role: r})
@@ -146,17 +143,4 @@ func role(mspID string, r msppb.MSPRole_MSPRoleType) *msppb.MSPPrincipal {
 		panic(err)
 	}
 	return &msppb.MSPPrincipal{PrincipalClassification: msppb.MSPPrincipal_ROLE, Principal: raw}
-}
-
-func certOf(t testing.TB, certPEM []byte) *x509.Certificate {
-	t.Helper()
-	b, _ := pem.Decode(certPEM)
-	cert, err := x509.ParseCertificate(b.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok {
-		t.Fatalf("key is %T", cert.PublicKey)
-	}
-	return cert
 }
