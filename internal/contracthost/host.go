@@ -117,7 +117,8 @@ type Config struct {
 	MaxIterators int
 	// MaxBatch is how many keys or writes a contract is told it may send in one message. 1,000 unless set.
 	MaxBatch uint32
-	// Keepalive is the pause between KEEPALIVE messages to a contract, for networks that cut silent connections. 0 sends none.
+	// Keepalive is the pause between KEEPALIVE messages to a contract, for networks that cut silent connections. 0 sends none,
+	// which is right for stock Node contracts: their shim (2.5.8) exits on a KEEPALIVE. gRPC's own pings are always sent.
 	Keepalive time.Duration
 	// MinBackoff and MaxBackoff are the pauses before a contract as a service is dialled again. 100 ms and 10 s unless set.
 	MinBackoff, MaxBackoff time.Duration

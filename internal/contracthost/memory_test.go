@@ -252,6 +252,6 @@ func proposal(channel, tx string, creator []byte, transient map[string][]byte) *
 		SignatureHeader: marshal(&commonpb.SignatureHeader{Creator: creator, Nonce: []byte("nonce")}),
 	}
 	return &peerpb.SignedProposal{ProposalBytes: marshal(&peerpb.Proposal{
-		Header: marshal(header), Payload: marshal(&peerpb.ChaincodeProposalPayload{TransientMap: transient}),
+		Header: marshal(header), Payload: marshal(&peerpb.ChaincodeProposalPayload{Input: []byte("input"), TransientMap: transient}),
 	}), Signature: []byte("signature")}
 }

@@ -1,0 +1,5 @@
+'use strict';
+
+const { AssetContract } = require('./asset');
+
+module.exports.contracts = [AssetContract];
