@@ -70,7 +70,6 @@ type Contract struct {
 	Name      string   `yaml:"name"`
 	PackageID string   `yaml:"packageId"`
 	Command   []string `yaml:"command"`
-	Dir       string   `yaml:"dir"`
 	Port      int      `yaml:"port"`
 }
 

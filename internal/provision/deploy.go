@@ -1,0 +1,327 @@
+package provision
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/hansa-ledger/hansa/client"
+	"github.com/hansa-ledger/hansa/internal/admin"
+	"github.com/hansa-ledger/hansa/internal/contractpackage"
+)
+
+// Deployment is a contract to put on the network's channel.
+type Deployment struct {
+	Source  string // folder with a Go or Node contract
+	Name    string // default: the folder's name
+	Version string // default: 1.0, then 2.0 and so on
+	// Policy is the endorsement policy's text or a channel policy's path; default: the
+	// channel's own, a majority of the members.
+	Policy       string
+	InitRequired bool
+	// Members approve, by name; default: all whose administrator's key is here.
+	Members []string
+}
+
+// Deploy builds a contract, runs it as a service, and makes it the channel's:
+// installed on every member's peers, approved and committed. A contract that is
+// there already is upgraded. progress is told each step.
+func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step string)) error {
+	source, err := filepath.Abs(d.Source)
+	if err != nil {
+		return err
+	}
+	if d.Name == "" {
+		d.Name = filepath.Base(source)
+	}
+	approvers, err := n.approvers(d.Members)
+	if err != nil {
+		return err
+	}
+	home := approvers[0]
+	c, err := n.Client(home, "Admin")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	definition, previous, err := d.next(ctx, c.Channel(n.Channel))
+	if err != nil {
+		return err
+	}
+
+	progress("build " + source)
+	process := fmt.Sprintf("%s-%d", d.Name, definition.Sequence)
+	command, err := build(ctx, source, n.path("contracts", process))
+	if err != nil {
+		return err
+	}
+	port, err := n.contractPort()
+	if err != nil {
+		return err
+	}
+	pkg, err := packageService(source, fmt.Sprintf("%s_%s", d.Name, definition.Version), address(port))
+	if err != nil {
+		return err
+	}
+	contract := Contract{Name: process, Command: serviceCommand(command, address(port), pkg.ID), PackageID: pkg.ID, Port: port}
+	progress("run it as a service on " + address(port))
+	if err := n.run(ctx, contract); err != nil {
+		return err
+	}
+	progress("install " + pkg.ID + " on the peers")
+	for _, m := range approvers {
+		for _, p := range m.Peers {
+			if err := n.install(ctx, m, p, pkg.Raw); err != nil {
+				return err
+			}
+		}
+	}
+	for _, m := range approvers {
+		progress("approve for " + m.MSPID)
+		if err := n.approve(ctx, m, definition, pkg.ID); err != nil {
+			return err
+		}
+	}
+	progress("commit " + definition.Name + " " + definition.Version)
+	if err := admin.Commit(ctx, c.Channel(n.Channel), mspIDs(approvers), definition); err != nil {
+		return err
+	}
+	if previous == "" {
+		return nil
+	}
+	progress("stop " + previous)
+	return n.stopContract(ctx, previous)
+}
+
+// approvers are the named members, or all whose administrator's key is here.
+func (n *Network) approvers(names []string) ([]Member, error) {
+	var members []Member
+	for _, name := range names {
+		m, err := n.Member(name)
+		if err != nil {
+			return nil, err
+		}
+		members = append(members, m)
+	}
+	if len(names) > 0 {
+		return members, nil
+	}
+	for _, m := range n.Members {
+		if _, err := client.LoadIdentity(m.MSPID, n.UserMSP(m, "Admin")); err == nil {
+			members = append(members, m)
+		}
+	}
+	if len(members) == 0 {
+		return nil, errors.New("there is no administrator's key of any member here")
+	}
+	return members, nil
+}
+
+func mspIDs(members []Member) (ids []string) {
+	for _, m := range members {
+		ids = append(ids, m.MSPID)
+	}
+	return ids
+}
+
+// next is the definition to commit, and the process of the one it follows.
+func (d Deployment) next(ctx context.Context, ch *client.Channel) (definition admin.Definition, previous string, err error) {
+	definition = admin.Definition{Name: d.Name, Version: d.Version, Sequence: 1, Policy: d.Policy, InitRequired: d.InitRequired}
+	committed, err := admin.Committed(ctx, ch)
+	if err != nil {
+		return definition, "", err
+	}
+	for _, c := range committed {
+		if c.Name == d.Name {
+			definition.Sequence = c.Sequence + 1
+			previous = fmt.Sprintf("%s-%d", d.Name, c.Sequence)
+		}
+	}
+	if definition.Version == "" {
+		definition.Version = strconv.FormatInt(definition.Sequence, 10) + ".0"
+	}
+	return definition, previous, nil
+}
+
+// contractPort finds a free port that no contract of the network has.
+func (n *Network) contractPort() (int, error) {
+	for range 100 {
+		p, err := newPorts(0)
+		if err != nil {
+			return 0, err
+		}
+		port := p.next()[0]
+		if !slices.ContainsFunc(n.Contracts, func(c Contract) bool { return c.Port == port }) {
+			return port, nil
+		}
+	}
+	return 0, errors.New("there is no free port for the contract")
+}
+
+// run adds the contract's process to the network and waits until it serves.
+func (n *Network) run(ctx context.Context, c Contract) error {
+	n.Contracts = slices.DeleteFunc(n.Contracts, func(old Contract) bool { return old.Name == c.Name })
+	n.Contracts = append(n.Contracts, c)
+	return n.reconcile(ctx)
+}
+
+func (n *Network) stopContract(ctx context.Context, name string) error {
+	n.Contracts = slices.DeleteFunc(n.Contracts, func(c Contract) bool { return c.Name == name })
+	return n.reconcile(ctx)
+}
+
+func (n *Network) reconcile(ctx context.Context) error {
+	if err := n.Save(); err != nil {
+		return err
+	}
+	control, err := NewControl(n.dir)
+	if err != nil {
+		return err
+	}
+	return control.Reconcile(ctx)
+}
+
+func (n *Network) install(ctx context.Context, m Member, p Peer, pkg []byte) error {
+	peer, err := n.AdminPeer(m, p)
+	if err != nil {
+		return err
+	}
+	defer peer.Close()
+	_, err = peer.Install(ctx, pkg)
+	if err != nil && strings.Contains(err.Error(), "already successfully installed") {
+		return nil
+	}
+	return err
+}
+
+func (n *Network) approve(ctx context.Context, m Member, d admin.Definition, packageID string) error {
+	c, err := n.Client(m, "Admin")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return admin.Approve(ctx, c.Channel(n.Channel), m.MSPID, d, packageID)
+}
+
+// build makes a contract ready to run in target and returns its command.
+func build(ctx context.Context, source, target string) ([]string, error) {
+	if err := os.MkdirAll(target, 0o750); err != nil {
+		return nil, err
+	}
+	switch kind, err := kindOf(source); {
+	case err != nil:
+		return nil, err
+	case kind == "go":
+		binary := filepath.Join(target, "contract")
+		return []string{binary}, runIn(ctx, source, "go", "build", "-trimpath", "-o", binary, ".")
+	default:
+		if err := os.CopyFS(target, withoutModules{os.DirFS(source)}); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		install := "ci"
+		if _, err := os.Stat(filepath.Join(target, "package-lock.json")); err != nil {
+			install = "install"
+		}
+		if err := runIn(ctx, target, "npm", install, "--omit=dev", "--no-audit", "--no-fund"); err != nil {
+			return nil, err
+		}
+		return []string{filepath.Join(target, "node_modules", ".bin", "fabric-chaincode-node"), "server"}, nil
+	}
+}
+
+// serviceCommand adds to a Node contract's command what Go contracts read from
+// the environment.
+func serviceCommand(command []string, address, packageID string) []string {
+	if filepath.Base(command[0]) == "fabric-chaincode-node" {
+		return append(command, "--chaincode-address", address, "--chaincode-id", packageID, "--chaincode-tls-disabled", "true")
+	}
+	return command
+}
+
+// kindOf tells a Go contract from a Node one.
+func kindOf(source string) (string, error) {
+	if _, err := os.Stat(filepath.Join(source, "package.json")); err == nil {
+		return "node", nil
+	}
+	if matches, _ := filepath.Glob(filepath.Join(source, "*.go")); len(matches) > 0 {
+		return "go", nil
+	}
+	return "", fmt.Errorf("%s holds no contract: a folder with a Go main package or a package.json is wanted", source)
+}
+
+func runIn(ctx context.Context, dir, program string, args ...string) error {
+	command := exec.CommandContext(ctx, program, args...)
+	command.Dir = dir
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s in %s: %w\n%s", program, strings.Join(args, " "), dir, err, output)
+	}
+	return nil
+}
+
+// withoutModules hides the installed dependencies of a Node contract, which are
+// installed anew from its lock file.
+type withoutModules struct{ fs.FS }
+
+func (w withoutModules) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(w.FS, name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return skipped(e.Name()) }), err
+}
+
+func skipped(name string) bool { return name == "node_modules" || strings.HasPrefix(name, ".") }
+
+// servicePackage is an installable package.
+type servicePackage struct {
+	ID  string
+	Raw []byte
+}
+
+// packageService packages a contract that runs as a service at address. A
+// digest of the source makes other code another package; META-INF goes along.
+func packageService(source, label, address string) (*servicePackage, error) {
+	connection, err := json.Marshal(map[string]any{"address": address, "dial_timeout": "10s", "tls_required": false})
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{"connection.json": connection}
+	digest := sha256.New()
+	err = fs.WalkDir(withoutModules{os.DirFS(source)}, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			return err
+		}
+		digest.Write(protowire.AppendBytes(protowire.AppendString(nil, name), content))
+		if strings.HasPrefix(name, "META-INF/") {
+			files[name] = content
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	files["source.sha256"] = []byte(hex.EncodeToString(digest.Sum(nil)) + "\n")
+	code, err := contractpackage.WriteCode(files)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := contractpackage.Write(contractpackage.Metadata{Type: "ccaas", Label: label}, code)
+	if err != nil {
+		return nil, err
+	}
+	return &servicePackage{contractpackage.ID(label, raw), raw}, nil
+}
