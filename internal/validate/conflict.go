@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/hansa-ledger/hansa/internal/ledger"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/wire/kvrwsetpb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
@@ -100,7 +101,7 @@ func sameSummary(results *rangeResults, want *kvrwsetpb.QueryReadsMerkleSummary)
 type rangeResults struct {
 	d       *decision
 	ns      string
-	state   Iterator
+	state   ledger.Iterator
 	updates []*rwset.Update
 
 	key   string // the state's next, if more

@@ -16,6 +16,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/identity"
+	"github.com/hansa-ledger/hansa/internal/ledger"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/validate"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
@@ -60,7 +61,7 @@ func (m *memory) HashMetadata(ns, coll string, hash []byte) ([]byte, error) {
 
 func (m *memory) HasTx(id string) (bool, error) { return m.ids[id], nil }
 
-func (m *memory) Range(ns, start, end string) (validate.Iterator, error) {
+func (m *memory) Range(ns, start, end string) (ledger.Iterator, error) {
 	it := &iterator{values: m.places[rwset.Place{Namespace: ns}]}
 	for key := range it.values {
 		if key >= start && (end == "" || key < end) {

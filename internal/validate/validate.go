@@ -31,7 +31,7 @@ import (
 
 	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/channel"
-	"github.com/hansa-ledger/hansa/internal/envelope"
+	"github.com/hansa-ledger/hansa/internal/ledger"
 	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
@@ -62,15 +62,9 @@ const DefaultMaxPolicies = 1024
 type State interface {
 	rwset.State
 	// Range iterates over the public keys from start (inclusive) to end (exclusive; "" for no end) in order.
-	Range(namespace, start, end string) (Iterator, error)
+	Range(namespace, start, end string) (ledger.Iterator, error)
 	// HasTx says whether a transaction identifier is on the ledger, whatever became of that transaction.
 	HasTx(id string) (bool, error)
-}
-
-// Iterator gives keys in order; ok is false at the end.
-type Iterator interface {
-	Next() (key string, value *rwset.VersionedValue, ok bool, err error)
-	Close() error
 }
 
 // Validator gives verdicts for one channel. Prepare may run beside Decide; each is called by one goroutine at a time.
@@ -98,6 +92,8 @@ type Result struct {
 	Codes   []byte         // one validation code a transaction: the block's filter
 	Updates *rwset.Updates // what the valid transactions change
 	TxIDs   []string       // under which each transaction is indexed; "" for none
+	// Sets are the transactions' read-write sets, nil for a transaction without one that could be read.
+	Sets []*rwset.Set
 	// NextBundle is the channel's configuration from the next block on, nil if it stays.
 	NextBundle *channel.Bundle
 }
@@ -130,9 +126,9 @@ func (v *Validator) Decide(b *channel.Bundle, p *Prepared, state State) (*Result
 			return nil, fmt.Errorf("validate transaction %d of block %d: %w", i, d.updates.Block(), err)
 		}
 	}
-	r := &Result{Codes: make([]byte, len(d.codes)), Updates: d.updates, TxIDs: make([]string, len(d.codes)), NextBundle: d.next}
+	r := &Result{Codes: make([]byte, len(d.codes)), Updates: d.updates, TxIDs: make([]string, len(d.codes)), Sets: make([]*rwset.Set, len(d.codes)), NextBundle: d.next}
 	for i, code := range d.codes {
-		r.Codes[i], r.TxIDs[i] = byte(code), indexID(p.txs[i].tx)
+		r.Codes[i], r.TxIDs[i], r.Sets[i] = byte(code), ledger.TxID(p.txs[i].tx), p.txs[i].set
 	}
 	return r, nil
 }
@@ -243,21 +239,7 @@ func Genesis(p *block.Parsed) (*Result, error) {
 	if len(p.Txs) != 1 || p.Txs[0].Type() != commonpb.HeaderType_CONFIG || p.Txs[0].Payload == nil {
 		return nil, fmt.Errorf("block %d: %w", p.GetHeader().GetNumber(), block.ErrNoConfig)
 	}
-	r := &Result{Codes: []byte{byte(valid)}, Updates: rwset.NewUpdates(p.GetHeader().GetNumber()), TxIDs: []string{indexID(p.Txs[0])}}
+	r := &Result{Codes: []byte{byte(valid)}, Updates: rwset.NewUpdates(p.GetHeader().GetNumber()), TxIDs: []string{ledger.TxID(p.Txs[0])}, Sets: make([]*rwset.Set, 1)}
 	r.Updates.SetConfig(0, p.Txs[0].Payload.Data)
 	return r, nil
-}
-
-// indexID is the identifier under which a ledger finds a transaction: the one in its header, else the one that its
-// nonce and creator make, which is how configuration transactions are found; "" if its headers cannot be read.
-func indexID(tx *envelope.Tx) string {
-	switch {
-	case tx.Channel == nil:
-		return ""
-	case tx.ID() != "":
-		return tx.ID()
-	case tx.Signature == nil:
-		return ""
-	}
-	return envelope.TxID(tx.Signature.Nonce, tx.Signature.Creator)
 }
