@@ -63,6 +63,16 @@ func TestReopenKeepsKeysAndRegistry(t *testing.T) {
 	}
 }
 
+func TestFolderOfAnyName(t *testing.T) {
+	cfg := config(t)
+	cfg.Dir = filepath.Join(cfg.Dir, "a b?c=d%20#e&")
+	start(t, cfg).mustEnroll("admin", "adminpw")
+	info, err := os.Stat(filepath.Join(cfg.Dir, "ca.db"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("registry: %v %v", info, err)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	write := func(t *testing.T, path string, data []byte, mode os.FileMode) {
 		if err := os.WriteFile(path, data, mode); err != nil {

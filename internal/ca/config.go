@@ -159,6 +159,9 @@ func (c Config) withDefaults() (Config, error) {
 	if (c.TLSIssuer.CertFile == "") != (c.TLSIssuer.KeyFile == "") {
 		return c, errors.New("ca config: tlsIssuer: give both certFile and keyFile, or neither")
 	}
+	if c.TLSIssuer.CertFile == "" && c.TLSIssuer.ChainFile != "" {
+		return c, errors.New("ca config: tlsIssuer: chainFile is given without certFile and keyFile")
+	}
 	if len(c.Subject.Country) != 0 && len(c.Subject.Country) != 2 {
 		return c, fmt.Errorf("ca config: subject.country %q must have two letters", c.Subject.Country)
 	}

@@ -70,7 +70,7 @@ func (c *CA) postEnroll(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.registry.recordEnrollment(r.context(), r.caller, c.enrollmentsLeft(r.caller), c.record(r.caller.id, profile, cert)); err != nil {
+	if err := c.registry.recordEnrollment(r.context(), r.caller, c.limitOf(r.caller), c.record(r.caller.id, profile, cert)); err != nil {
 		return nil, err
 	}
 	return c.issuedResult(cert, profile), nil

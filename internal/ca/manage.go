@@ -146,6 +146,9 @@ func (c *CA) putIdentity(r *request) (any, error) {
 			return err
 		}
 		if hash != "" {
+			if f := r.caller.maySetSecret(who); f != nil {
+				return f
+			}
 			who.secret, who.failedLogins = hash, 0
 		}
 		return updateIdentity(r.context(), tx, who)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -77,6 +78,14 @@ func openRegistry(ctx context.Context, file string) (*registry, error) {
 		db.SetMaxOpenConns(connections)
 		db.SetMaxIdleConns(connections)
 		return db, nil
+	}
+	// Before SQLite does: it gives the files beside it (log, index) the mode of this one.
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
 	}
 	write, err := open(1, "journal_mode(WAL)")
 	if err != nil {

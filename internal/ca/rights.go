@@ -112,6 +112,26 @@ func (i *identity) mayManage(other *identity) *fault {
 	return i.mayActOnType(other.typ)
 }
 
+// maySetSecret is the right to choose another's secret, which is the right to become that identity: only
+// for who could have given it all its rights. (The stock server asks for mayManage alone, which lets any
+// registrar of the same affiliation and type take over its administrator.)
+func (i *identity) maySetSecret(other *identity) *fault {
+	if i.id == other.id {
+		return nil
+	}
+	var rights []Attribute
+	for _, a := range other.attributes {
+		switch a.Name {
+		case attrEnrollmentID, attrType, attrAffiliation:
+		default:
+			if strings.HasPrefix(a.Name, "hf.") {
+				rights = append(rights, a)
+			}
+		}
+	}
+	return i.mayGiveAttributes(rights, other)
+}
+
 // mayGiveAttributes is the right to register attributes. subject is the identity as it is, nil when it is
 // being registered.
 func (i *identity) mayGiveAttributes(attrs []Attribute, subject *identity) *fault {

@@ -26,6 +26,12 @@ const apiVersion = "1.5.0"
 // memory, or a database connection while it is sent.
 const pageRows = 256
 
+// Time for a client to send its body, and to take the answer (a list may be long).
+const (
+	bodyTimeout   = 10 * time.Second
+	answerTimeout = 2 * time.Minute
+)
+
 // operation is one method of one endpoint. do returns the result to encode, or a list to stream.
 type operation struct {
 	status int // of success
@@ -150,6 +156,10 @@ func (c *CA) handle(w http.ResponseWriter, r *request, e endpoint) (int, any, er
 	if !ok {
 		return 0, nil, refuse(405, codeMethodNotAllowed, "Method %s is not allowed", r.http.Method)
 	}
+	// A slot is not for who sends or reads at a trickle. A server that knows no deadlines (a test's) is fine.
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = deadline.SetWriteDeadline(time.Now().Add(answerTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.http.Body, c.cfg.Limits.MaxBodyBytes))
 	if err != nil {
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
@@ -308,15 +318,15 @@ func (c *CA) checkPassword(r *request) error {
 	if who.revoked {
 		return unauthenticated(codeInvalidPass, "identity %q is revoked", id)
 	}
-	if limit := c.enrollmentsLeft(who); limit != -1 && who.enrolled >= limit {
+	if limit := c.limitOf(who); limit != -1 && who.enrolled >= limit {
 		return unauthenticated(codeInvalidPass, "identity %q has enrolled %d times, its limit", id, limit)
 	}
 	r.caller = who
 	return nil
 }
 
-// enrollmentsLeft is the limit that holds for an identity now: its own, or the authority's if that is less.
-func (c *CA) enrollmentsLeft(i *identity) int {
+// limitOf is the limit of enrollments that holds for an identity now: its own, or the authority's if that is less.
+func (c *CA) limitOf(i *identity) int {
 	if most := c.cfg.MaxEnrollments; most != -1 && (i.maxEnrollments == -1 || i.maxEnrollments > most) {
 		return most
 	}

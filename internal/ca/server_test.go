@@ -5,11 +5,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -301,6 +304,12 @@ func TestRegister(t *testing.T) {
 			t.Errorf("%s: %d %+v", tc.name, r.status, r.Errors)
 		}
 	}
+	// A registrar of the root, of the administrator's type, cannot take the administrator over.
+	rootClerk := s.mustEnroll("rc", admin.register(object{"id": "rc", "affiliation": ".", "attrs": []object{{"name": "hf.Registrar.Roles", "value": "client"}}}))
+	rootClerk.refused("PUT", "identities/admin", object{"secret": "mine"}, 403, 71)
+	rootClerk.ok("PUT", "identities/rc", object{"secret": "mine"}, nil)
+	rootClerk.ok("PUT", "identities/a1", object{"secret": "known"}, nil)
+
 	plain := s.mustEnroll("a1", clerk2secret(clerk))
 	plain.refused("POST", "register", object{"id": "c1"}, 403, 71)
 	plain.refused("GET", "identities", nil, 403, 71)
@@ -614,4 +623,50 @@ func FuzzCSR(f *testing.F) {
 	f.Add("")
 	f.Add("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n")
 	f.Fuzz(func(t *testing.T, text string) { _ = ca.ParseCSR(text) })
+}
+
+// FuzzRequest sends bodies of an authenticated registrar: whatever they hold, the answer is a well-formed
+// refusal or success, never an internal error.
+func FuzzRequest(f *testing.F) {
+	paths := []string{"reenroll", "register", "revoke", "gencrl", "identities", "affiliations", "cainfo"}
+	for n, body := range []string{`{"certificate_request":"x","hosts":["a"],"subject":{"CN":"admin","names":[{}]},"attr_reqs":[{"name":"x"}]}`,
+		`{"id":"u","attrs":[{"name":"hf.Registrar.Roles","value":"*"}],"max_enrollments":-1}`, `{"id":"u","serial":"1","aki":"0","reason":"x"}`,
+		`{"revokedafter":"2020-01-01T00:00:00Z"}`, `{"id":"v","type":null}`, `{"name":"a.b"}`, `{"caname":1}`} {
+		f.Add(uint8(n), []byte(body))
+	}
+	cfg := ca.Config{Name: "ca.org1.example.com", Dir: f.TempDir()}
+	authority, err := ca.Open(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { authority.Close() })
+	secret, err := authority.Register(f.Context(), ca.Registration{ID: "admin", Attributes: []ca.Attribute{
+		{Name: "hf.Registrar.Roles", Value: "*"}, {Name: "hf.Registrar.Attributes", Value: "*"}, {Name: "hf.Revoker", Value: "true"},
+		{Name: "hf.GenCRL", Value: "true"}, {Name: "hf.AffiliationMgr", Value: "true"}}})
+	if err != nil || secret == "" {
+		f.Fatal(err)
+	}
+	handler := authority.Handler()
+	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
+		key := newKey(t, "")
+		cert, err := authority.Issue(t.Context(), ca.Request{ID: "admin", PublicKey: key.Public()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := &user{s: &server{t: t}, key: key, certPEM: ca.EncodeCertificates(cert)}
+		r := httptest.NewRequest("POST", "/api/v1/"+paths[int(path)%len(paths)], bytes.NewReader(body))
+		u.token(r, body)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		var answer struct {
+			Errors  []any
+			Success *bool
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Success == nil || *answer.Success == (len(answer.Errors) > 0) {
+			t.Errorf("answer %q: %v", w.Body, err)
+		}
+		if w.Code >= 500 {
+			t.Errorf("status %d: %s", w.Code, w.Body)
+		}
+	})
 }
