@@ -49,8 +49,8 @@ type Channel struct {
 type Peer interface {
 	// Join makes the peer a member of a new channel, durably, and starts it. The
 	// block has passed all checks of JoinChain and carries its transactions filter.
-	// If the peer is a member already, the error reads
-	// "ledger [<channelID>] already exists with state [ACTIVE]", as tools look for it.
+	// If the peer is a member already, the error reads "cannot create ledger from genesis block:
+	// ledger [<channelID>] already exists with state [ACTIVE]", as tools look for it.
 	Join(ctx context.Context, channelID string, genesis *commonpb.Block) error
 	// Channels are the names of the channels, in a fixed order.
 	Channels() []string
