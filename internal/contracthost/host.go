@@ -52,6 +52,7 @@ type Backend interface {
 	Get(collection, key string) ([]byte, error)
 	GetMany(collection string, keys []string) ([][]byte, error) // as many values as keys
 	GetHash(collection, key string) ([]byte, error)
+	// Put gets a nil value for a put of nothing, which the wire does not tell from an empty one. To Fabric's simulator that is a delete.
 	Put(collection, key string, value []byte) error
 	Delete(collection, key string) error
 	Purge(collection, key string) error

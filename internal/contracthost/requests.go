@@ -169,9 +169,6 @@ func (c *call) put(collection, key string, value []byte) error {
 	if err := c.mayUse(collection); err != nil {
 		return err
 	}
-	if value == nil {
-		value = []byte{} // the wire does not tell an empty value from none, but a put is no delete
-	}
 	return c.Backend.Put(collection, key, value)
 }
 
