@@ -59,7 +59,7 @@ func TestGoldenTransactions(t *testing.T) {
 	compared := 0
 	for n := 1; n < last; n++ {
 		w.now = w.heights[n-1]
-		b, private := readBlock(t, n)
+		b, private := readBlock(t, n, w.holders)
 		for i, o := range originals(t, b) {
 			where := fmt.Sprintf("%d.%d", n, i)
 			if forged[where] {

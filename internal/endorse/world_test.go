@@ -164,6 +164,8 @@ type world struct {
 	private  []map[uint64]*rwsetpb.TxPvtReadWriteSet
 	contract func(context.Context, *endorse.Invocation) (*peerpb.Response, *peerpb.ChaincodeEvent, error)
 	clock    func() time.Time
+	holders  []string // members whose private data the ledger gets
+	limit    func(*endorse.Config)
 }
 
 type peer struct {
@@ -187,7 +189,7 @@ func (w *world) Execute(ctx context.Context, packageID string, in *endorse.Invoc
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, verifier: identity.NewVerifier(identity.Config{}), orgs: map[string]*authority{}, peers: map[string]*peer{}, clock: time.Now}
+	w := &world{t: t, verifier: identity.NewVerifier(identity.Config{}), orgs: map[string]*authority{}, peers: map[string]*peer{}, clock: time.Now, holders: []string{"Alpha", "Beta", "Gamma"}}
 	l, err := ledger.Open(ledger.Config{Dir: "ledger", ChannelID: channelID, FS: vfs.NewMem()})
 	must(t, err)
 	w.ledger = l
@@ -226,7 +228,7 @@ func (w *world) newPeer(mspID string, org *authority) *peer {
 		},
 		Snapshots: func(use func(string, simulation.Snapshot) error) error { return use(channelID, pinned{w.now.Snapshot}) },
 	})
-	p.Endorser, err = endorse.New(endorse.Config{
+	cfg := endorse.Config{
 		Signer: p.self, LocalMSP: local, Verifier: w.verifier, Contracts: w, Programs: p.catalog, System: []endorse.System{system}, PrivateStore: p,
 		Now: func() time.Time { return w.clock() },
 		Channel: func(id string) (endorse.Channel, bool) {
@@ -235,20 +237,24 @@ func (w *world) newPeer(mspID string, org *authority) *peer {
 			}
 			return channelAt{w.now, w}, true
 		},
-	})
+	}
+	if w.limit != nil {
+		w.limit(&cfg)
+	}
+	p.Endorser, err = endorse.New(cfg)
 	must(t, err)
 	return p
 }
 
-// readBlock reads a block of the golden ledger and the private data that any member had of it.
-func readBlock(t testing.TB, n int) (*block.Parsed, map[uint64]*rwsetpb.TxPvtReadWriteSet) {
+// readBlock reads a block of the golden ledger and the private data that members had of it.
+func readBlock(t testing.TB, n int, holders []string) (*block.Parsed, map[uint64]*rwsetpb.TxPvtReadWriteSet) {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(vectors, "blocks", fmt.Sprintf("%06d.block", n)))
 	must(t, err)
 	b := &commonpb.Block{}
 	must(t, proto.Unmarshal(raw, b))
 	private := map[uint64]*rwsetpb.TxPvtReadWriteSet{}
-	for _, org := range []string{"Alpha", "Beta", "Gamma"} {
+	for _, org := range holders {
 		raw, err := os.ReadFile(filepath.Join(vectors, "pvtdata", org, fmt.Sprintf("%06d.json", n)))
 		if err != nil {
 			continue // had none
@@ -305,7 +311,7 @@ func (w *world) commit() {
 	t := w.t
 	t.Helper()
 	n := w.ledger.Height()
-	b, private := readBlock(t, int(n))
+	b, private := readBlock(t, int(n), w.holders)
 	c := &ledger.Commit{Block: b}
 	for i := range b.Txs {
 		if set := private[uint64(i)]; set != nil {
@@ -330,6 +336,61 @@ func (w *world) commit() {
 				p.catalog.Changed(channelID, n+1)
 			}
 		}
+	}
+}
+
+// endorsed has peers of the given members endorse a proposal, and gives the transaction that its client sends.
+func (w *world) endorsed(p *peer, by *identity.Signer, args envelope.ProposalArgs, others ...*peer) (*peerpb.SignedProposal, *commonpb.Envelope) {
+	t := w.t
+	t.Helper()
+	args.Type = commonpb.HeaderType_ENDORSER_TRANSACTION
+	proposal, signed, err := envelope.NewProposal(by, args)
+	must(t, err)
+	var responses []*peerpb.ProposalResponse
+	for _, one := range append([]*peer{p}, others...) {
+		res, err := one.ProcessProposal(context.Background(), signed)
+		must(t, err)
+		if res.Response.Status != 200 {
+			t.Fatal(res.Response.Message)
+		}
+		responses = append(responses, res)
+	}
+	payload, err := envelope.AssembleTx(proposal.Proposal, responses)
+	must(t, err)
+	env, err := envelope.SignPayload(by, payload)
+	must(t, err)
+	return signed, env
+}
+
+// order commits a block of valid transactions that follows what is there; after it the golden ledger cannot go on.
+func (w *world) order(txs ...*commonpb.Envelope) {
+	t := w.t
+	t.Helper()
+	n := w.ledger.Height()
+	previous, err := w.ledger.Block(n - 1)
+	must(t, err)
+	var data [][]byte
+	for _, tx := range txs {
+		data = append(data, marshal(t, tx))
+	}
+	b := block.New(n, block.HeaderHash(previous.Header), data)
+	block.SetFilter(b, make([]byte, len(txs)))
+	block.SetCommitHash(b, make([]byte, 32))
+	c := &ledger.Commit{Block: block.Parse(b)}
+	for i, tx := range c.Block.Txs {
+		for _, p := range w.peers {
+			for _, kept := range p.kept {
+				if kept.TxID == tx.ID() {
+					c.Private = append(c.Private, ledger.TxPrivate{Tx: uint64(i), Set: kept.Set})
+				}
+			}
+		}
+	}
+	must(t, w.ledger.Commit(c))
+	w.now = &at{Snapshot: w.ledger.NewSnapshot(), bundle: w.now.bundle}
+	w.heights = append(w.heights, w.now)
+	for _, p := range w.peers {
+		p.catalog.Changed(channelID, n+1)
 	}
 }
 
