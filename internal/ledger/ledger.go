@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -153,7 +154,16 @@ func (l *Ledger) openDerived() error {
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	db, err := pebble.Open(l.config.FS.PathJoin(l.config.Dir, "derived"), o)
+	dir := l.config.FS.PathJoin(l.config.Dir, "derived")
+	db, err := pebble.Open(dir, o)
+	if pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist) {
+		// A power loss can leave Pebble's files in pieces that refer to lost ones. All of it is in the log.
+		l.log.Warn("making the derived data again from the block log", "channel", l.config.ChannelID, "because", err)
+		if err := l.config.FS.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove damaged derived data: %w", err)
+		}
+		db, err = pebble.Open(dir, o)
+	}
 	if err != nil {
 		return fmt.Errorf("open derived data: %w", err)
 	}
