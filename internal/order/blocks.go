@@ -14,10 +14,6 @@ import (
 	"github.com/hansa-ledger/hansa/internal/wire/etcdraftpb"
 )
 
-// metadataRoom is kept free behind the bytes of a new block, so that its metadata is appended in place later: raft and
-// the log read the bytes in front only.
-const metadataRoom = 4096
-
 // buildBlock encodes header and data of a block: what is replicated. Each envelope is written once, straight from what
 // the client sent, in the canonical form that peers demand; unknown fields around payload and signature are dropped.
 func buildBlock(number uint64, previousHash []byte, envs []*commonpb.Envelope) (raw []byte, h *commonpb.BlockHeader) {
@@ -27,7 +23,7 @@ func buildBlock(number uint64, previousHash []byte, envs []*commonpb.Envelope) (
 	}
 	// The header's size is known before its content: all hashes have 32 bytes, and block 0 is never built here.
 	h = &commonpb.BlockHeader{Number: number, PreviousHash: previousHash, DataHash: make([]byte, sha256.Size)}
-	raw = make([]byte, 0, proto.Size(h)+dataSize+32+metadataRoom)
+	raw = make([]byte, 0, proto.Size(h)+dataSize+32)
 	raw = protowire.AppendTag(raw, 1, protowire.BytesType)
 	raw = protowire.AppendVarint(raw, uint64(proto.Size(h)))
 	headerAt := len(raw)
@@ -169,8 +165,10 @@ func sealBlock(raw []byte, h *commonpb.BlockHeader, lastConfig uint64, notes *et
 	if err != nil {
 		return nil, fmt.Errorf("encode metadata of block %d: %w", h.Number, err)
 	}
-	raw = protowire.AppendTag(raw, 3, protowire.BytesType)
-	return protowire.AppendBytes(raw, metadata), nil
+	sealed := make([]byte, 0, len(raw)+len(metadata)+16)
+	sealed = append(sealed, raw...)
+	sealed = protowire.AppendTag(sealed, 3, protowire.BytesType)
+	return protowire.AppendBytes(sealed, metadata), nil
 }
 
 // consensusNotes reads what sealBlock noted for consensus; empty for a block that carries none, such as the genesis block.

@@ -37,7 +37,7 @@ func (s *submission) size() uint32 { return envelopeSize(s.env) }
 
 // proposal is a block that consensus has not committed yet.
 type proposal struct {
-	raw   []byte
+	hash  []byte // of its header
 	batch []*submission
 }
 
@@ -459,10 +459,10 @@ func (c *Chain) propose(batch []*submission, config bool) error {
 	} else if err != nil {
 		return err
 	}
-	c.proposed = append(c.proposed, &proposal{raw: raw, batch: batch})
 	c.term = c.node.Term()
 	c.next++
 	c.previous = block.HeaderHash(h)
+	c.proposed = append(c.proposed, &proposal{hash: c.previous, batch: batch})
 	c.configOut = c.configOut || config
 	return nil
 }
@@ -519,7 +519,8 @@ func (c *Chain) apply(e raft.Committed) error {
 	case !bytes.Equal(h.PreviousHash, c.tipHash):
 		return fmt.Errorf("committed block %d does not follow block %d", h.Number, height-1)
 	}
-	own := len(c.proposed) > 0 && &c.proposed[0].raw[0] == &e.Data[0]
+	hash := block.HeaderHash(h)
+	own := len(c.proposed) > 0 && bytes.Equal(c.proposed[0].hash, hash)
 	if own {
 		batch := c.proposed[0].batch
 		c.proposed = c.proposed[1:]
@@ -545,7 +546,7 @@ func (c *Chain) apply(e raft.Committed) error {
 	if err := c.store.Append(h.Number, sealed, nil); err != nil {
 		return err
 	}
-	c.applied, c.tipHash = e.Index, block.HeaderHash(h)
+	c.applied, c.tipHash = e.Index, hash
 	if !own && len(c.proposed) == 0 {
 		c.next, c.previous = h.Number+1, c.tipHash
 	}

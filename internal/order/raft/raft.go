@@ -54,7 +54,7 @@ type Config struct {
 type Committed struct {
 	Index uint64
 	Term  uint64
-	Data  []byte // the slice given to Propose when this node proposed it
+	Data  []byte
 }
 
 // ErrDropped says that a payload was not accepted: this node is not the leader, or has too much uncommitted.
