@@ -21,6 +21,7 @@ import (
 //	item      = gate | "'" MSPID "." role "'" | '"' MSPID "." role '"'
 //	role      = "member" | "admin" | "client" | "peer" | "orderer"
 //
+// Fabric's own parser takes the lower-case "and" and "or" for operators and refuses them; they are harmless.
 // An MSP id here is made of letters, digits, '.' and '-' only: one with '_' works in a channel but cannot be written down.
 const (
 	maxTextLength = 64 << 10
