@@ -55,6 +55,9 @@ type Config struct {
 	Self []byte
 	// Private fetches private data that was not endorsed here; nil records it as missing.
 	Private PrivateData
+	// Committed is told of each block after it was committed and before those who wait for it: what caches of the
+	// state must know. It must not wait. nil for nobody.
+	Committed func(height uint64, updates *rwset.Updates)
 	// PendingBlocks and PendingBytes bound what is accepted and not yet committed. A single block larger than
 	// PendingBytes is taken when nothing else waits. 0 for the defaults.
 	PendingBlocks int
@@ -306,6 +309,9 @@ func (c *Channel) commitOne(ctx context.Context, w *work) error {
 	persisted := time.Now()
 	if result.NextBundle != nil {
 		c.bundle.Store(result.NextBundle)
+	}
+	if c.config.Committed != nil {
+		c.config.Committed(w.Header.Number+1, result.Updates)
 	}
 	c.waiting.committed(w.Parsed, result)
 	private.forget(c)

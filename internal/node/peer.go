@@ -1,0 +1,248 @@
+// Package node wires a node: it is the only place that knows which part of a
+// peer, an orderer or a certificate authority gives what to which other. Each
+// role is one file and one Run function, which lasts as long as the node.
+//
+// What is here decides nothing: adapters where two packages say the same in
+// different words, gRPC and HTTP servers, access control by the channels'
+// policies, configuration. Open peer.go to see a peer, and config.go for what can be
+// configured.
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/hansa-ledger/hansa/internal/contracthost"
+	"github.com/hansa-ledger/hansa/internal/contractpackage"
+	"github.com/hansa-ledger/hansa/internal/cscc"
+	"github.com/hansa-ledger/hansa/internal/deliver"
+	"github.com/hansa-ledger/hansa/internal/endorse"
+	"github.com/hansa-ledger/hansa/internal/gateway"
+	"github.com/hansa-ledger/hansa/internal/identity"
+	"github.com/hansa-ledger/hansa/internal/lifecycle"
+	"github.com/hansa-ledger/hansa/internal/qscc"
+	"github.com/hansa-ledger/hansa/internal/wire/gatewaypb"
+	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
+)
+
+// peer is a running peer.
+type peer struct {
+	config   PeerConfig
+	log      *slog.Logger
+	cert     tls.Certificate
+	signer   *identity.Signer
+	verifier *identity.Verifier
+	localMSP *identity.MSP
+	access   *access
+	packages *lifecycle.Packages
+	catalog  *lifecycle.Catalog
+	host     *contracthost.Host
+	channels *channels
+	conns    *connections
+}
+
+// RunPeer runs a peer until ctx ends.
+func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.Logger) (err error) {
+	if err := c.complete(); err != nil {
+		return err
+	}
+	unlock, err := lockData(c.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p := &peer{config: c, log: log, verifier: identity.NewVerifier(identity.Config{})}
+	if err := p.loadIdentity(); err != nil {
+		return err
+	}
+	serverConfig, err := serverTLS(c.TLS)
+	if err != nil {
+		return err
+	}
+	p.cert = serverConfig.Certificates[0]
+	p.conns = newConnections(p.cert)
+	defer p.conns.close()
+	if err := p.openContracts(); err != nil {
+		return err
+	}
+	defer p.host.Close()
+
+	group, ctx := errgroup.WithContext(ctx)
+	p.channels = newChannels(ctx, group, p)
+	// Channels close after everything that reads them has ended.
+	defer func() { err = errors.Join(err, p.channels.close()) }()
+	endorser, err := p.newEndorser()
+	if err != nil {
+		return err
+	}
+	if err := p.channels.open(); err != nil {
+		return err
+	}
+	ops := &operations{level: level, check: p.channels.check}
+	if err := p.serve(ctx, group, serverConfig, endorser, ops); err != nil {
+		return errors.Join(err, p.abandon(group))
+	}
+	ops.ready.Store(true)
+	log.Info("serving", "msp", c.MSPID, "address", c.Listen, "channels", p.channels.Channels())
+	return group.Wait()
+}
+
+// abandon ends what was started when another part could not be.
+func (p *peer) abandon(group *errgroup.Group) error {
+	p.channels.stop()
+	return group.Wait()
+}
+
+func (p *peer) loadIdentity() error {
+	c := p.config
+	var err error
+	if p.signer, err = identity.LoadSigner(c.MSPDir, c.MSPID); err != nil {
+		return fmt.Errorf("mspDir: %w", err)
+	}
+	conf, err := identity.ConfigFromDir(c.MSPDir, c.MSPID)
+	if err != nil {
+		return fmt.Errorf("mspDir: %w", err)
+	}
+	if p.localMSP, err = identity.NewMSP(conf, p.verifier, identity.Options{AllowEd25519: true}); err != nil {
+		return fmt.Errorf("mspDir: %w", err)
+	}
+	local, err := identity.NewManager([]*identity.MSP{p.localMSP})
+	if err != nil {
+		return err
+	}
+	p.access = &access{bundles: p.bundle, local: local, mspID: c.MSPID}
+	return nil
+}
+
+// openContracts connects to the contracts whose packages are installed.
+func (p *peer) openContracts() error {
+	var err error
+	if p.packages, err = lifecycle.OpenPackages(filepath.Join(p.config.DataDir, "packages")); err != nil {
+		return err
+	}
+	p.catalog = lifecycle.NewCatalog(p.config.MSPID, p.packages, false)
+	if p.host, err = contracthost.New(contracthost.Config{ExecuteTimeout: p.config.Chaincode.ExecuteTimeout, Log: p.log}); err != nil {
+		return err
+	}
+	for _, id := range p.packages.List() {
+		raw, err := p.packages.Load(id)
+		if err != nil {
+			return err
+		}
+		pkg, err := contractpackage.Read(raw)
+		if err == nil {
+			err = p.prepareContract(context.Background(), pkg)
+		}
+		if err != nil { // one bad package must not keep the others from running
+			p.log.Error("contract package cannot run", "package", id, "error", err)
+		}
+	}
+	return nil
+}
+
+// prepareContract makes the host reach a package's contract: at the address in
+// its connection.json, or, without one, when the contract registers by itself.
+func (p *peer) prepareContract(_ context.Context, pkg *contractpackage.Package) error {
+	values := map[string]any{}
+	for name, value := range p.config.Chaincode.Builder {
+		values[name] = value
+	}
+	connection, err := pkg.Connection(values)
+	if errors.Is(err, contractpackage.ErrNoConnection) {
+		p.host.Expect(pkg.ID)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return p.host.Connect(pkg.ID, connection)
+}
+
+func (p *peer) newEndorser() (*endorse.Endorser, error) {
+	return endorse.New(endorse.Config{
+		Signer: p.signer, LocalMSP: p.localMSP, Verifier: p.verifier,
+		Channel:       func(id string) (endorse.Channel, bool) { return lookup[endorse.Channel](p.channels, id) },
+		Contracts:     contracts{p.host},
+		Programs:      p.catalog,
+		PrivateStore:  p.channels,
+		MaxConcurrent: p.config.Limits.Endorser,
+		Log:           p.log,
+		System: []endorse.System{
+			lifecycle.New(lifecycle.Config{LocalMSP: p.localMSP, Channel: p.bundle, Packages: p.packages, Catalog: p.catalog,
+				Snapshots: p.channels.snapshots, Prepare: p.prepareContract}),
+			qscc.New(qscc.Config{Access: p.access, Ledger: p.channels.ledger}),
+			cscc.New(cscc.Config{Access: p.access, Peer: p.channels, Verifier: p.verifier}),
+		},
+	})
+}
+
+// serve starts the peer's servers.
+func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, endorser *endorse.Endorser, ops *operations) error {
+	c := p.config
+	self := gateway.Peer{Endorser: endorser, MSPID: c.MSPID, Address: c.Address, Local: true}
+	gatewayServer, err := gateway.New(gateway.Config{
+		MSPID: c.MSPID, Address: c.Address, Access: p.access, Log: p.log,
+		Channels: func(id string) (gateway.Channel, bool) { return lookup[gateway.Channel](p.channels, id) },
+		Peers:    newDirectory(self, p.bundle, p.conns),
+		Orderers: gateway.NewOrderers(p.conns, p.bundle),
+	})
+	if err != nil {
+		return err
+	}
+	delivery := deliver.NewServer(deliver.Config{MutualTLS: c.TLS.RequireClientCert, Log: p.log,
+		Channel: func(id string) (deliver.Channel, bool) { return lookup[deliver.Channel](p.channels, id) }})
+	calls, streams := newLimit("gateway", c.Limits.Gateway), newLimit("deliver", c.Limits.Deliver)
+	server := newGRPCServer(t, p.log,
+		grpc.ChainUnaryInterceptor(limitUnary(map[string]*limit{
+			gatewaypb.Gateway_Endorse_FullMethodName: calls, gatewaypb.Gateway_Submit_FullMethodName: calls,
+			gatewaypb.Gateway_Evaluate_FullMethodName: calls, gatewaypb.Gateway_CommitStatus_FullMethodName: calls})),
+		grpc.ChainStreamInterceptor(limitStream(map[string]*limit{
+			gatewaypb.Gateway_ChaincodeEvents_FullMethodName: calls,
+			peerpb.Deliver_Deliver_FullMethodName:            streams, peerpb.Deliver_DeliverFiltered_FullMethodName: streams,
+			peerpb.Deliver_DeliverWithPrivateData_FullMethodName: streams})))
+	peerpb.RegisterEndorserServer(server, endorser)
+	peerpb.RegisterDeliverServer(server, deliver.Peer{Server: delivery})
+	gatewaypb.RegisterGatewayServer(server, gatewayServer)
+
+	l, err := listen("peer", c.Listen)
+	if err != nil {
+		return err
+	}
+	if c.Chaincode.Listen != "" {
+		contractListener, err := listen("chaincode", c.Chaincode.Listen)
+		if err != nil {
+			l.Close()
+			return err
+		}
+		contractServer := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+		peerpb.RegisterChaincodeSupportServer(contractServer, p.host)
+		group.Go(func() error { return serveGRPC(ctx, contractServer, contractListener) })
+	}
+	if err := ops.start(ctx, group, c.Operations, p.collectors(delivery)...); err != nil {
+		l.Close()
+		return err
+	}
+	group.Go(func() error { return serveGRPC(ctx, server, l) })
+	return nil
+}
+
+func (p *peer) collectors(delivery *deliver.Server) []prometheus.Collector {
+	return append(delivery.Collectors(), p.channels)
+}
+
+// lockData keeps a second process from a node's data folder.
+func lockData(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("dataDir: %w", err)
+	}
+	return lockFile(filepath.Join(dir, "lock"))
+}
