@@ -148,7 +148,10 @@ func open(cfg Config, w *wal, st *state) (*Node, error) {
 	if err := s.Append(st.entries); err != nil {
 		return nil, fmt.Errorf("load raft log: %w", err)
 	}
-	applied := max(cfg.Applied, st.base.GetMetadata().GetIndex())
+	applied := cfg.Applied
+	if base := st.base.GetMetadata().GetIndex(); applied < base {
+		return nil, fmt.Errorf("the raft log in %s starts behind entry %d, yet only entry %d has been applied: blocks that were durable are missing; restore them, or remove the channel and join it again", cfg.Dir, base, applied)
+	}
 	if last, _ := s.LastIndex(); applied > last {
 		return nil, fmt.Errorf("the raft log in %s ends at entry %d, yet entry %d has been applied: restore the folder, or remove the channel and join it again", cfg.Dir, last, applied)
 	}
