@@ -80,9 +80,9 @@ type Channel struct {
 
 	// arrival guards the end of the chain as accepted, which is ahead of the ledger.
 	arrival chan struct{} // a lock that can be given up on: holds one token
-	next    uint64
-	tip     []byte // hash of the header before next
-	barrier uint64 // no block is accepted until the ledger has this height
+	next    atomic.Uint64 // changed under arrival, read by anyone
+	tip     []byte        // hash of the header before next
+	barrier uint64        // no block is accepted until the ledger has this height
 
 	stop    sync.Once
 	stopped chan struct{}
@@ -132,8 +132,9 @@ func New(config Config) (*Channel, error) {
 		return nil, fmt.Errorf("open channel %q: %w", config.ChannelID, err)
 	}
 	c.bundle.Store(bundle)
-	c.next, c.tip = c.ledger.Height(), c.ledger.Info().CurrentBlockHash
-	c.metrics.height.Set(float64(c.next))
+	c.next.Store(c.ledger.Height())
+	c.tip = c.ledger.Info().CurrentBlockHash
+	c.metrics.height.Set(float64(c.ledger.Height()))
 	return c, nil
 }
 
@@ -179,11 +180,7 @@ func currentBundle(config Config) (*channel.Bundle, error) {
 }
 
 // Next is the number of the block that Submit wants.
-func (c *Channel) Next() uint64 {
-	c.arrival <- struct{}{}
-	defer func() { <-c.arrival }()
-	return c.next
-}
+func (c *Channel) Next() uint64 { return c.next.Load() }
 
 // Submit accepts the next block, which then belongs to the channel. It waits while too much is pending, and behind a
 // configuration block until that is committed. A *validate.BadBlock error means that the sender is not to be trusted; any
@@ -203,7 +200,7 @@ func (c *Channel) Submit(ctx context.Context, b *commonpb.Block) error {
 	if err := c.waitHeight(ctx, c.barrier); err != nil {
 		return err
 	}
-	if err := validate.Accept(c.Bundle(), b, c.next, c.tip); err != nil {
+	if err := validate.Accept(c.Bundle(), b, c.next.Load(), c.tip); err != nil {
 		c.metrics.refused.Inc()
 		return err
 	}
@@ -221,9 +218,9 @@ func (c *Channel) Submit(ctx context.Context, b *commonpb.Block) error {
 	case <-c.stopped:
 		return c.stopError()
 	}
-	c.next, c.tip = c.next+1, block.HeaderHash(b.Header)
-	if block.IsConfig(b) {
-		c.barrier = c.next
+	c.tip = block.HeaderHash(b.Header)
+	if next := c.next.Add(1); block.IsConfig(b) {
+		c.barrier = next
 	}
 	return nil
 }
