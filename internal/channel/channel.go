@@ -185,7 +185,7 @@ func (b *Bundle) PolicyRef(reference string) (policy.Policy, bool) {
 
 // SignatureEnvelope writes the policy at a path, as PolicyRef finds it, as one
 // signature policy over principals: an implicit meta policy becomes "n out of"
-// its sub-policies. It is what endorsement planning works on.
+// its sub-policies. It must not be changed. It is what endorsement planning works on.
 func (b *Bundle) SignatureEnvelope(reference string) (*commonpb.SignaturePolicyEnvelope, error) {
 	p, ok := b.policies.get(reference)
 	if !ok {

@@ -100,6 +100,18 @@ func TestSpecDefaults(t *testing.T) {
 	}
 }
 
+// A member may run peers and orderers: it stands in both groups then.
+func TestMemberWithPeersAndOrderers(t *testing.T) {
+	text := strings.Replace(goldenSpec(t), "    ordering_only: true\n", "", 1)
+	b, err := channel.FromBlock(mustGenesis(t, text, vectors), verifier())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(b.ApplicationOrgs()) != 3 || len(b.OrdererOrgs()) != 1 || b.OrdererOrgs()[0].MSPID != "OrdererMSP" {
+		t.Errorf("members %v, with orderers %v", b.ApplicationOrgs(), b.OrdererOrgs())
+	}
+}
+
 func TestGenesisOfBFT(t *testing.T) {
 	text := strings.Replace(goldenSpec(t), "channel: devledger", "channel: devledger\nconsensus: BFT\ncapabilities: {channel: V3_0}", 1)
 	text = strings.Replace(text, "tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt\n    identity: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/msp/signcerts/orderer.orderer.dev-cert.pem", 1)

@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 The texts are Fabric's, which operators look for.
+
 package channel
 
 import (

@@ -38,7 +38,7 @@ func newAuthority(t testing.TB, name string) *authority {
 		Subject: pkix.Name{CommonName: name, Organization: []string{name}}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(name),
 	}
-	a.pem, a.key = a.issue(template, time.Now().Add(time.Hour))
+	a.pem, a.key = a.issue(template, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	block, _ := pem.Decode(a.pem)
 	var err error
 	if a.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
@@ -47,14 +47,14 @@ func newAuthority(t testing.TB, name string) *authority {
 	return a
 }
 
-func (a *authority) issue(template *x509.Certificate, notAfter time.Time) ([]byte, *ecdsa.PrivateKey) {
+func (a *authority) issue(template *x509.Certificate, notBefore, notAfter time.Time) ([]byte, *ecdsa.PrivateKey) {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), notAfter
+	template.NotBefore, template.NotAfter = notBefore, notAfter
 	parent, signer := a.cert, a.key
 	if parent == nil {
 		parent, signer = template, key
@@ -105,7 +105,7 @@ func (o *org) mspID() string { return o.name + "MSP" }
 // signer enrols somebody with a role: admin, client, peer or orderer.
 func (o *org) signer(role string) *identity.Signer {
 	o.ca.t.Helper()
-	cert, key := o.ca.issue(&x509.Certificate{Subject: pkix.Name{CommonName: role, OrganizationalUnit: []string{role}}, KeyUsage: x509.KeyUsageDigitalSignature}, time.Now().Add(time.Hour))
+	cert, key := o.ca.issue(&x509.Certificate{Subject: pkix.Name{CommonName: role, OrganizationalUnit: []string{role}}, KeyUsage: x509.KeyUsageDigitalSignature}, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	s, err := identity.NewSigner(o.mspID(), cert, key)
 	if err != nil {
 		o.ca.t.Fatal(err)
@@ -115,10 +115,14 @@ func (o *org) signer(role string) *identity.Signer {
 
 // tlsCert makes a TLS certificate for a node.
 func (o *org) tlsCert(host string, notAfter time.Time) []byte {
+	return o.tlsCertFrom(host, time.Now().Add(-time.Hour), notAfter)
+}
+
+func (o *org) tlsCertFrom(host string, notBefore, notAfter time.Time) []byte {
 	cert, _ := o.tlsCA.issue(&x509.Certificate{
 		Subject: pkix.Name{CommonName: host}, DNSNames: []string{host}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, notAfter)
+	}, notBefore, notAfter)
 	return cert
 }
 

@@ -89,6 +89,9 @@ func (b *Bundle) ProposeUpdate(update *commonpb.Envelope) (*commonpb.ConfigEnvel
 
 // ProposeUpdateAt is ProposeUpdate at a given time.
 func (b *Bundle) ProposeUpdateAt(update *commonpb.Envelope, now time.Time) (*commonpb.ConfigEnvelope, error) {
+	if b.orderer == nil {
+		return nil, fmt.Errorf("the configuration of channel %s has no Orderer group, so no orderer can change it", b.id)
+	}
 	env, err := decodeUpdate(update)
 	if err != nil {
 		return nil, fmt.Errorf("error converting envelope to config update: %w", err)

@@ -298,6 +298,9 @@ func TestConsenterRules(t *testing.T) {
 		{"expired", func(m *etcdraftpb.ConfigMetadata, _ *ordererpb.ConsensusType) {
 			add(m, carrier.tlsCert("n", time.Now().Add(-time.Minute)))
 		}, "consenter new:7050 has invalid certificates"},
+		{"of an authority made later", func(m *etcdraftpb.ConfigMetadata, _ *ordererpb.ConsensusType) {
+			add(m, carrier.tlsCertFrom("n", time.Now().Add(-24*time.Hour), hour))
+		}, ""},
 		{"garbage certificate", func(m *etcdraftpb.ConfigMetadata, _ *ordererpb.ConsensusType) { add(m, []byte("garbage")) }, "no PEM data"},
 		{"no options", func(m *etcdraftpb.ConfigMetadata, _ *ordererpb.ConsensusType) { m.Options = nil }, "nil Raft config metadata options"},
 		{"zero tick", func(m *etcdraftpb.ConfigMetadata, _ *ordererpb.ConsensusType) { m.Options.TickInterval = "0s" }, "TickInterval cannot be zero"},
@@ -474,6 +477,20 @@ func TestHostileUpdates(t *testing.T) {
 			t.Error("a configuration with holes was accepted")
 		}
 	}
+	headless := proto.CloneOf(n.Config())
+	delete(headless.ChannelGroup.Groups, orderer)
+	noOrderer, err := channel.NewBundle("trade", headless, verifier())
+	if err != nil {
+		t.Fatal(err)
+	}
+	noOrderer.OrdererEndpoints()
+	noOrderer.BatchSize()
+	back, err := channel.ComputeUpdate("trade", headless, n.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = noOrderer.ProposeUpdate(n.sign(back, n.admins["Alpha"], n.admins["Beta"], n.admins["Gamma"]))
+	wantError(t, err, "has no Orderer group")
 	if _, err := channel.NewBundle("trade", nil, verifier()); err == nil {
 		t.Error("no configuration was accepted")
 	}

@@ -162,9 +162,9 @@ func (c *Contract) checkGenesis(b *commonpb.Block) error {
 	case err != nil:
 		return err
 	case !bundle.HasApplication():
-		return errors.New("Invalid configuration block, missing Application configuration group")
+		return errors.New("invalid configuration block, missing Application configuration group")
 	case !bundle.HasOrderer():
-		return errors.New("Invalid configuration block, missing Orderer configuration group")
+		return errors.New("invalid configuration block, missing Orderer configuration group")
 	}
 	return nil
 }
