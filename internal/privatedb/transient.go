@@ -111,7 +111,7 @@ func (t *Transient) Put(txID string, height uint64, set *rwsetpb.TxPvtReadWriteS
 		return ErrTransientFull
 	}
 	if t.db == nil {
-		if err := t.config.FS.MkdirAll(t.config.Dir, 0o750); err != nil {
+		if err := makeDir(t.config.FS, t.config.Dir); err != nil {
 			return fmt.Errorf("open transient store: %w", err)
 		}
 		if err := t.open(); err != nil {
@@ -128,6 +128,27 @@ func (t *Transient) Put(txID string, height uint64, set *rwsetpb.TxPvtReadWriteS
 	}
 	t.size += size
 	return nil
+}
+
+// makeDir makes a folder durable in its parent: a synced file in a lost folder is lost.
+func makeDir(fs vfs.FS, dir string) error {
+	parent := fs.PathDir(dir)
+	if parent == dir {
+		return nil
+	}
+	if _, err := fs.Stat(dir); err != nil {
+		if err := makeDir(fs, parent); err != nil {
+			return err
+		}
+		if err := fs.MkdirAll(dir, 0o750); err != nil {
+			return err
+		}
+	}
+	d, err := fs.OpenDir(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Get gives the write sets that were kept for a transaction, one for each different one that was put.

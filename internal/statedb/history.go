@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/hansa-ledger/hansa/internal/rwset"
 )
@@ -18,12 +18,11 @@ const MaxInlineHistory = 1024
 
 // Modification is one valid write of a key.
 type Modification struct {
-	TxID      string
-	Value     []byte
-	Timestamp time.Time
+	TxID  string
+	Value []byte
+	// Timestamp is as the client wrote it into the transaction, unchecked; nil if it wrote none.
+	Timestamp *timestamppb.Timestamp
 	IsDelete  bool
-	// NoTimestamp is set for a transaction that carries none.
-	NoTimestamp bool
 	// Version says where the write is.
 	Version rwset.Version
 	// InBlock is set if the value is too large for the history and has to be read from the block.
@@ -43,7 +42,7 @@ func WriteHistory(b *pebble.Batch, namespace, key string, m *Modification) error
 	if m.IsDelete {
 		flags |= historyDelete
 	}
-	if m.NoTimestamp {
+	if m.Timestamp == nil {
 		flags |= historyNoTimestamp
 	}
 	if len(value) > MaxInlineHistory {
@@ -51,8 +50,8 @@ func WriteHistory(b *pebble.Batch, namespace, key string, m *Modification) error
 	}
 	v := make([]byte, 0, 1+binary.MaxVarintLen64*3+len(m.TxID)+len(value))
 	v = append(v, flags)
-	v = binary.AppendVarint(v, m.Timestamp.Unix())
-	v = binary.AppendVarint(v, int64(m.Timestamp.Nanosecond()))
+	v = binary.AppendVarint(v, m.Timestamp.GetSeconds())
+	v = binary.AppendVarint(v, int64(m.Timestamp.GetNanos()))
 	v = binary.AppendUvarint(v, uint64(len(m.TxID)))
 	v = append(append(v, m.TxID...), value...)
 	if err := b.Set(k, v, nil); err != nil {
@@ -67,7 +66,7 @@ func decodeHistory(suffix, b []byte) (*Modification, error) {
 	}
 	m := &Modification{Version: rwset.Version{Block: ^binary.BigEndian.Uint64(suffix), Tx: ^binary.BigEndian.Uint64(suffix[8:])}}
 	flags := b[0]
-	m.IsDelete, m.InBlock, m.NoTimestamp = flags&historyDelete != 0, flags&historyInBlock != 0, flags&historyNoTimestamp != 0
+	m.IsDelete, m.InBlock = flags&historyDelete != 0, flags&historyInBlock != 0
 	b = b[1:]
 	seconds, n := binary.Varint(b)
 	if n <= 0 {
@@ -83,7 +82,9 @@ func decodeHistory(suffix, b []byte) (*Modification, error) {
 	if n <= 0 || size > uint64(len(b)-n) {
 		return nil, errors.New("history entry: cut short in its transaction id")
 	}
-	m.Timestamp = time.Unix(seconds, nanos).UTC()
+	if flags&historyNoTimestamp == 0 {
+		m.Timestamp = &timestamppb.Timestamp{Seconds: seconds, Nanos: int32(nanos)}
+	}
 	m.TxID = string(b[n : n+int(size)])
 	if rest := b[n+int(size):]; len(rest) > 0 {
 		m.Value = slices.Clone(rest)

@@ -158,7 +158,11 @@ func newIterator(r pebble.Reader, base []byte, start, end string) (*Iterator, er
 	if end != "" {
 		upper = append(slices.Clone(base), end...)
 	}
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: append(slices.Clone(base), start...), UpperBound: upper})
+	lower := append(slices.Clone(base), start...)
+	if end != "" && start > end {
+		lower = upper
+	}
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return nil, fmt.Errorf("read state range: %w", err)
 	}
