@@ -455,6 +455,9 @@ func (r *results) next(into proto.Message) (bool, error) {
 		if err := r.t.askFor(peerpb.ChaincodeMessage_QUERY_STATE_NEXT, &peerpb.QueryStateNext{Id: id}, &r.response); err != nil {
 			return false, err
 		}
+		if len(r.response.Results) == 0 && r.response.HasMore {
+			return false, errors.New("peer says that a query has more results and gives none")
+		}
 	}
 	raw := r.response.Results[r.at].ResultBytes
 	r.at++
