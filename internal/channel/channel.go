@@ -5,8 +5,8 @@
 // MSPs, policies, batch limits, consenters, anchor peers, access rules and
 // capabilities. It never changes; the configuration after it is another Bundle,
 // which ValidateConfig makes. ProposeUpdate, ValidateConfig and ComputeUpdate
-// are pure functions of their arguments: no clock but the one handed in, no map
-// order, no I/O. They come to the verdicts of Hyperledger Fabric's configtx and
+// are pure functions: no map order, no I/O, and a clock in ProposeUpdate alone,
+// which only an orderer asks. They come to the verdicts of Hyperledger Fabric's configtx and
 // channelconfig, with its error texts where operators know them.
 //
 // Guarantees: no input makes it panic or run away, since update trees are
@@ -328,4 +328,5 @@ func checkConfigID(id string) error {
 	return nil
 }
 
+// hashingWidth is the only width of block data hashing there is: one hash over all.
 const hashingWidth = math.MaxUint32
