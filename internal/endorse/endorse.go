@@ -139,10 +139,11 @@ type Config struct {
 // Endorser answers proposals. It may be used from many goroutines.
 type Endorser struct {
 	peerpb.UnimplementedEndorserServer
-	cfg    Config
-	system map[string]System
-	slots  chan struct{}
-	self   []byte // the peer's serialized identity
+	cfg     Config
+	system  map[string]System
+	slots   chan struct{}
+	self    []byte // the peer's serialized identity
+	metrics *metrics
 }
 
 var _ peerpb.EndorserServer = (*Endorser)(nil)
@@ -167,7 +168,7 @@ func New(cfg Config) (*Endorser, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Endorser{cfg: cfg, system: map[string]System{}, slots: make(chan struct{}, cfg.MaxConcurrent), self: cfg.Signer.Serialize()}
+	e := &Endorser{cfg: cfg, system: map[string]System{}, slots: make(chan struct{}, cfg.MaxConcurrent), self: cfg.Signer.Serialize(), metrics: newMetrics()}
 	for _, s := range cfg.System {
 		if e.system[s.Name()] != nil {
 			return nil, fmt.Errorf("endorser: two system contracts are named %s", s.Name())
@@ -188,6 +189,8 @@ func refusal(err error) *peerpb.ProposalResponse {
 // ProcessProposal answers a proposal. What is wrong with the proposal itself comes back both as a response and as an
 // error, for callers in the same process; over gRPC only the error arrives.
 func (e *Endorser) ProcessProposal(ctx context.Context, signed *peerpb.SignedProposal) (*peerpb.ProposalResponse, error) {
+	start := e.cfg.Now()
+	e.metrics.received.Inc()
 	select {
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
@@ -199,6 +202,7 @@ func (e *Endorser) ProcessProposal(ctx context.Context, signed *peerpb.SignedPro
 	}
 	p, err := unpack(signed)
 	if err != nil {
+		e.metrics.invalid.Inc()
 		e.cfg.Log.DebugContext(ctx, "proposal refused", "error", err)
 		return refusal(err), err
 	}
@@ -222,9 +226,11 @@ func (e *Endorser) ProcessProposal(ctx context.Context, signed *peerpb.SignedPro
 	}
 	response, err := e.endorse(ctx, r)
 	if err != nil {
+		e.metrics.failed.WithLabelValues(p.channelID).Inc()
 		log.DebugContext(ctx, "proposal failed", "error", err)
 		return refusal(err), nil
 	}
+	e.metrics.answered(p, response, e.cfg.Now().Sub(start))
 	return response, nil
 }
 

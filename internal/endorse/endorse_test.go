@@ -415,3 +415,23 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("an empty Config is taken")
 	}
 }
+
+// BenchmarkProcessProposal endorses a transaction of one write: a signature to verify and one to make.
+func BenchmarkProcessProposal(b *testing.B) {
+	w := newWorld(b)
+	w.contract = (&golden{}).execute
+	w.to(36)
+	p := w.peers["AlphaMSP"]
+	w.install(p)
+	args := run("basic", ops(b, []string{"put", "a", "1"}))
+	args.Type = commonpb.HeaderType_ENDORSER_TRANSACTION
+	for b.Loop() {
+		b.StopTimer()
+		_, signed, err := envelope.NewProposal(p.client, args)
+		must(b, err)
+		b.StartTimer()
+		if res, err := p.ProcessProposal(context.Background(), signed); err != nil || res.Endorsement == nil {
+			b.Fatal(res, err)
+		}
+	}
+}

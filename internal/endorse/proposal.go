@@ -86,6 +86,7 @@ func unpack(signed *peerpb.SignedProposal) (*proposal, error) {
 func (e *Endorser) admit(r *run) error {
 	p := r.proposal
 	if err := e.checkProposal(r); err != nil {
+		e.metrics.invalid.Inc()
 		return err
 	}
 	if r.channel == nil {
@@ -96,12 +97,17 @@ func (e *Endorser) admit(r *run) error {
 		return fmt.Errorf("failed to look up transaction %s: %w", p.txID, err)
 	}
 	if used {
+		e.metrics.duplicate.WithLabelValues(p.channelID).Inc()
 		return fmt.Errorf("duplicate transaction found [%s]. Creator [%x]", p.txID, p.signature.Creator)
 	}
 	if e.isSystem(p.contract) {
 		return nil // each checks for itself
 	}
-	return r.checkACL("peer/Propose", p.creator)
+	if err := r.checkACL("peer/Propose", p.creator); err != nil {
+		e.metrics.denied.WithLabelValues(p.channelID).Inc()
+		return err
+	}
+	return nil
 }
 
 // checkProposal checks the headers and the creator, whom it sets.

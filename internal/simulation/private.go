@@ -30,17 +30,20 @@ func (s *Simulator) GetPrivate(namespace, collection, key string) ([]byte, error
 		return nil, fmt.Errorf("private data matching public hash version is not available. Public hash version = %s, Private data version = %s",
 			versionText(version(hash)), versionText(version(v)))
 	}
-	s.recordPrivate(namespace, collection, key, v)
-	if v == nil {
-		return nil, nil
+	if err := s.recordPrivate(namespace, collection, key, v); err != nil || v == nil {
+		return nil, err
 	}
 	return v.Value, nil
 }
 
-func (s *Simulator) recordPrivate(namespace, collection, key string, v *rwset.VersionedValue) {
+func (s *Simulator) recordPrivate(namespace, collection, key string, v *rwset.VersionedValue) error {
+	if err := s.charge(len(key)); err != nil {
+		return err
+	}
 	s.namespaces[namespace] = true
 	s.reads[place{namespace, collection}] = true
 	s.builder.AddHashedRead(namespace, collection, key, version(v))
+	return nil
 }
 
 func versionText(v *rwset.Version) string {
@@ -66,7 +69,9 @@ func (s *Simulator) GetPrivateMany(namespace, collection string, keys []string) 
 		if err != nil {
 			return nil, err
 		}
-		s.recordPrivate(namespace, collection, key, v)
+		if err := s.recordPrivate(namespace, collection, key, v); err != nil {
+			return nil, err
+		}
 		if v != nil {
 			values[i] = v.Value
 		}
@@ -104,6 +109,9 @@ func (s *Simulator) readHash(namespace, collection, key string) (*rwset.Versione
 	if err != nil {
 		return nil, err
 	}
+	if err := s.charge(len(key)); err != nil {
+		return nil, err
+	}
 	s.namespaces[namespace] = true
 	s.builder.AddHashedRead(namespace, collection, key, version(v))
 	return v, nil
@@ -111,20 +119,20 @@ func (s *Simulator) readHash(namespace, collection, key string) (*rwset.Versione
 
 // PutPrivate writes a private key; an empty value deletes it.
 func (s *Simulator) PutPrivate(namespace, collection, key string, value []byte) error {
-	return s.writePrivate(namespace, collection, key, func() { s.builder.AddPrivateWrite(namespace, collection, key, value) })
+	return s.writePrivate(namespace, collection, key, len(value), func() { s.builder.AddPrivateWrite(namespace, collection, key, value) })
 }
 
 // Purge deletes a private key with all its past.
 func (s *Simulator) Purge(namespace, collection, key string) error {
-	return s.writePrivate(namespace, collection, key, func() { s.builder.AddPrivatePurge(namespace, collection, key) })
+	return s.writePrivate(namespace, collection, key, 0, func() { s.builder.AddPrivatePurge(namespace, collection, key) })
 }
 
 // PutPrivateMetadata replaces a private key's metadata; none removes it.
 func (s *Simulator) PutPrivateMetadata(namespace, collection, key string, metadata map[string][]byte) error {
-	return s.writePrivate(namespace, collection, key, func() { s.builder.AddPrivateMetadataWrite(namespace, collection, key, metadata) })
+	return s.writePrivate(namespace, collection, key, sizeOf("", metadata), func() { s.builder.AddPrivateMetadataWrite(namespace, collection, key, metadata) })
 }
 
-func (s *Simulator) writePrivate(namespace, collection, key string, record func()) error {
+func (s *Simulator) writePrivate(namespace, collection, key string, size int, record func()) error {
 	defer s.mu.Unlock()
 	if err := s.enter(); err != nil {
 		return err
@@ -132,7 +140,7 @@ func (s *Simulator) writePrivate(namespace, collection, key string, record func(
 	if err := s.checkCollection(namespace, collection); err != nil {
 		return err
 	}
-	if err := s.checkWrite(); err != nil {
+	if err := s.checkWrite(len(key) + size); err != nil {
 		return err
 	}
 	s.namespaces[namespace] = true

@@ -34,6 +34,13 @@ const ImplicitPrefix = "_implicit_org_"
 // maxQueries bounds the range queries of one simulation: each is part of the read set until the end.
 const maxQueries = 10_000
 
+// maxRecorded bounds what a simulation records, in bytes of keys and values and perKey more for each: a transaction of
+// that size could not be ordered. Results of range queries count only up to the point where they are hashed.
+const (
+	maxRecorded = 128 << 20
+	perKey      = 128
+)
+
 // Config says what a simulation runs on.
 type Config struct {
 	ChannelID string
@@ -58,6 +65,7 @@ type Simulator struct {
 	builder     *rwset.Builder
 	done        bool
 	written     bool // refuses private and paginated queries from then on
+	recorded    int
 	queried     bool // on private data: refuses writes from then on
 	paginated   bool // refuses writes from then on
 	queries     []*Query
@@ -127,9 +135,20 @@ func (s *Simulator) read(namespace, key string) (*rwset.VersionedValue, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.charge(len(key)); err != nil {
+		return nil, err
+	}
 	s.namespaces[namespace] = true
 	s.builder.AddRead(namespace, key, version(v))
 	return v, nil
+}
+
+// charge counts what is about to be recorded.
+func (s *Simulator) charge(n int) error {
+	if s.recorded += n + perKey; s.recorded > maxRecorded {
+		return fmt.Errorf("txid [%s]: the transaction reads and writes more than %d MB: split it", s.cfg.TxID, maxRecorded>>20)
+	}
+	return nil
 }
 
 func version(v *rwset.VersionedValue) *rwset.Version {
@@ -171,7 +190,7 @@ func (s *Simulator) Metadata(namespace, key string) (map[string][]byte, error) {
 // Put writes a key; an empty value deletes it.
 func (s *Simulator) Put(namespace, key string, value []byte) error {
 	defer s.mu.Unlock()
-	if err := s.enterWrite(); err != nil {
+	if err := s.enterWrite(len(key) + len(value)); err != nil {
 		return err
 	}
 	s.namespaces[namespace] = true
@@ -182,7 +201,7 @@ func (s *Simulator) Put(namespace, key string, value []byte) error {
 // PutMetadata replaces a key's metadata; none removes it.
 func (s *Simulator) PutMetadata(namespace, key string, metadata map[string][]byte) error {
 	defer s.mu.Unlock()
-	if err := s.enterWrite(); err != nil {
+	if err := s.enterWrite(sizeOf(key, metadata)); err != nil {
 		return err
 	}
 	s.namespaces[namespace] = true
@@ -190,14 +209,22 @@ func (s *Simulator) PutMetadata(namespace, key string, metadata map[string][]byt
 	return s.notePolicy(namespace, key)
 }
 
-func (s *Simulator) enterWrite() error {
+func sizeOf(key string, metadata map[string][]byte) int {
+	n := len(key)
+	for name, value := range metadata {
+		n += len(name) + len(value)
+	}
+	return n
+}
+
+func (s *Simulator) enterWrite(size int) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
-	return s.checkWrite()
+	return s.checkWrite(size)
 }
 
-func (s *Simulator) checkWrite() error {
+func (s *Simulator) checkWrite(size int) error {
 	switch {
 	case s.queried:
 		return fmt.Errorf("txid [%s]: unsuppored transaction. Transaction has already performed queries on pvt data. Writes are not allowed", s.cfg.TxID)
@@ -205,7 +232,7 @@ func (s *Simulator) checkWrite() error {
 		return fmt.Errorf("txid [%s]: unsuppored transaction. Transaction has already performed a paginated query. Writes are not allowed", s.cfg.TxID)
 	}
 	s.written = true
-	return nil
+	return s.charge(size)
 }
 
 // notePolicy remembers the policy of a key that is written: clients are told whose endorsements it takes.

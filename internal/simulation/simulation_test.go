@@ -331,3 +331,21 @@ func TestBoundedQueries(t *testing.T) {
 	}
 	t.Error("never refused")
 }
+
+// TestBoundedWrites writes more than a transaction may.
+func TestBoundedWrites(t *testing.T) {
+	s := golden(t, 8)
+	sim := simulation.New(config(s))
+	defer sim.Close()
+	c := sim.Contract("basic", false)
+	value := make([]byte, 1<<20) // the same memory every time
+	for i := range 200 {
+		if err := c.Put("", fmt.Sprint(i), value); err != nil {
+			if i != 127 || !strings.Contains(err.Error(), "more than 128 MB") {
+				t.Errorf("refused after %d: %v", i, err)
+			}
+			return
+		}
+	}
+	t.Error("never refused")
+}
