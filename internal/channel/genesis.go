@@ -305,12 +305,12 @@ func (g genesis) ordererMember(m MemberSpec) (*commonpb.ConfigGroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := setPolicies(group, "orderer_policies", defaults, m.OrdererPolicies); err != nil {
+	if err := setPolicies(group, "ordererPolicies", defaults, m.OrdererPolicies); err != nil {
 		return nil, err
 	}
 	msp, err := identity.ConfigFromDir(g.path(m.MSPDir), m.MSPID)
 	if err != nil {
-		return nil, fmt.Errorf("msp_dir: %w", err)
+		return nil, fmt.Errorf("mspDir: %w", err)
 	}
 	endpoints := &commonpb.OrdererAddresses{}
 	for _, o := range g.Orderers {
@@ -368,7 +368,7 @@ func (g genesis) applicationMember(m MemberSpec) (*commonpb.ConfigGroup, error) 
 	}
 	msp, err := identity.ConfigFromDir(g.path(m.MSPDir), m.MSPID)
 	if err != nil {
-		return nil, fmt.Errorf("msp_dir: %w", err)
+		return nil, fmt.Errorf("mspDir: %w", err)
 	}
 	values := map[string]proto.Message{mspKey: msp}
 	if len(m.AnchorPeers) > 0 {
@@ -376,7 +376,7 @@ func (g genesis) applicationMember(m MemberSpec) (*commonpb.ConfigGroup, error) 
 		for _, text := range m.AnchorPeers {
 			address, err := parseAddress(text)
 			if err != nil {
-				return nil, fmt.Errorf("anchor_peers: %w", err)
+				return nil, fmt.Errorf("anchorPeers: %w", err)
 			}
 			anchors.AnchorPeers = append(anchors.AnchorPeers, &peerpb.AnchorPeer{Host: address.Host, Port: int32(address.Port)})
 		}
@@ -440,10 +440,10 @@ func bftOptions() *smartbftpb.Options {
 
 func (g genesis) tlsCertificates(i int) (server, client []byte, err error) {
 	o := g.Orderers[i]
-	if server, err = g.read(fmt.Sprintf("orderers[%d].tls_cert", i), o.TLSCert); err != nil {
+	if server, err = g.read(fmt.Sprintf("orderers[%d].tlsCert", i), o.TLSCert); err != nil {
 		return nil, nil, err
 	}
-	client, err = g.read(fmt.Sprintf("orderers[%d].client_tls_cert", i), o.ClientTLSCert)
+	client, err = g.read(fmt.Sprintf("orderers[%d].clientTlsCert", i), o.ClientTLSCert)
 	return server, client, err
 }
 

@@ -67,7 +67,7 @@ func TestGenesisEqualsConfigtxgen(t *testing.T) {
 	if !proto.Equal(got, mustGenesis(t, goldenSpec(t), vectors)) {
 		t.Error("a second block of the same description differs")
 	}
-	if other := mustGenesis(t, strings.Replace(goldenSpec(t), "max_messages: 50", "max_messages: 51", 1), vectors); proto.Equal(got, other) {
+	if other := mustGenesis(t, strings.Replace(goldenSpec(t), "maxMessages: 50", "maxMessages: 51", 1), vectors); proto.Equal(got, other) {
 		t.Error("another description gives the same block")
 	}
 	if _, err := channel.FromBlock(got, verifier()); err != nil {
@@ -79,7 +79,7 @@ func TestSpecDefaults(t *testing.T) {
 	text := goldenSpec(t)
 	start, end := strings.Index(text, "batch:"), strings.Index(text, "members:")
 	text = text[:start] + text[end:]
-	text = strings.Replace(text, "msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    anchor_peers: ['peer0.beta:7051', '[::1]:7052']", 1)
+	text = strings.Replace(text, "mspDir: crypto-config/peerOrganizations/beta.dev/msp", "mspDir: crypto-config/peerOrganizations/beta.dev/msp\n    anchorPeers: ['peer0.beta:7051', '[::1]:7052']", 1)
 	text += "acls: {qscc/GetChainInfo: Writers}\n"
 	b, err := channel.FromBlock(mustGenesis(t, text, vectors), verifier())
 	if err != nil {
@@ -102,7 +102,7 @@ func TestSpecDefaults(t *testing.T) {
 
 // A member may run peers and orderers: it stands in both groups then.
 func TestMemberWithPeersAndOrderers(t *testing.T) {
-	text := strings.Replace(goldenSpec(t), "    ordering_only: true\n", "", 1)
+	text := strings.Replace(goldenSpec(t), "    orderingOnly: true\n", "", 1)
 	b, err := channel.FromBlock(mustGenesis(t, text, vectors), verifier())
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func TestMemberWithPeersAndOrderers(t *testing.T) {
 
 func TestGenesisOfBFT(t *testing.T) {
 	text := strings.Replace(goldenSpec(t), "channel: devledger", "channel: devledger\nconsensus: BFT\ncapabilities: {channel: V3_0}", 1)
-	text = strings.Replace(text, "tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt\n    identity: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/msp/signcerts/orderer.orderer.dev-cert.pem", 1)
+	text = strings.Replace(text, "tlsCert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tlsCert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt\n    identity: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/msp/signcerts/orderer.orderer.dev-cert.pem", 1)
 	b, err := channel.FromBlock(mustGenesis(t, text, vectors), verifier())
 	if err != nil {
 		t.Fatal(err)
@@ -147,24 +147,24 @@ func TestSpecErrors(t *testing.T) {
 		{replace("timeout: 1s", "timeout: -1s"), "batch.timeout"},
 		{replace("4 MB", "4 GB"), "is no size"},
 		{replace("4 MB", "4096 MB"), "is no size"},
-		{replace("4 MB", "1 KB"), "batch.preferred_max_bytes"},
-		{replace("msp_id: BetaMSP", "msp_id: AlphaMSP"), "members[1].msp_id: AlphaMSP is there twice"},
+		{replace("4 MB", "1 KB"), "batch.preferredMaxBytes"},
+		{replace("mspId: BetaMSP", "mspId: AlphaMSP"), "members[1].mspId: AlphaMSP is there twice"},
 		{replace("name: Beta", "name: Alpha"), "members[1].name: Alpha is there twice"},
 		{replace("name: Beta", "name: B/ta"), "members[1].name: config ID 'B/ta' contains illegal characters"},
-		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: ''"), "members[1].msp_dir"},
-		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: nowhere"), "member Beta: msp_dir"},
-		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    ordering_only: true"), "members[1].ordering_only: Beta runs no orderer"},
-		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    anchor_peers: [peer0]"), "members[1].anchor_peers"},
-		{replace("msp_dir: crypto-config/peerOrganizations/beta.dev/msp", "msp_dir: crypto-config/peerOrganizations/beta.dev/msp\n    policies: {Readers: 'MOST Readers'}"), "policies.Readers"},
+		{replace("mspDir: crypto-config/peerOrganizations/beta.dev/msp", "mspDir: ''"), "members[1].mspDir"},
+		{replace("mspDir: crypto-config/peerOrganizations/beta.dev/msp", "mspDir: nowhere"), "member Beta: mspDir"},
+		{replace("mspDir: crypto-config/peerOrganizations/beta.dev/msp", "mspDir: crypto-config/peerOrganizations/beta.dev/msp\n    orderingOnly: true"), "members[1].orderingOnly: Beta runs no orderer"},
+		{replace("mspDir: crypto-config/peerOrganizations/beta.dev/msp", "mspDir: crypto-config/peerOrganizations/beta.dev/msp\n    anchorPeers: [peer0]"), "members[1].anchorPeers"},
+		{replace("mspDir: crypto-config/peerOrganizations/beta.dev/msp", "mspDir: crypto-config/peerOrganizations/beta.dev/msp\n    policies: {Readers: 'MOST Readers'}"), "policies.Readers"},
 		{replace("- member: OrdererOrg", "- member: Delta"), "orderers[0].member: \"Delta\""},
 		{replace("port: 21310", "port: 0"), "orderers[0].port"},
-		{replace("tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: missing.crt"), "orderers[0].tls_cert"},
-		{replace("tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: configtx.yaml"), "no PEM data"},
-		{replace("tls_cert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tls_cert: crypto-config/peerOrganizations/alpha.dev/msp/tlscacerts/tlsca.alpha.dev-cert.pem"), "has invalid certificate"},
+		{replace("tlsCert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tlsCert: missing.crt"), "orderers[0].tlsCert"},
+		{replace("tlsCert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tlsCert: configtx.yaml"), "no PEM data"},
+		{replace("tlsCert: crypto-config/ordererOrganizations/orderer.dev/orderers/orderer.orderer.dev/tls/server.crt", "tlsCert: crypto-config/peerOrganizations/alpha.dev/msp/tlscacerts/tlsca.alpha.dev-cert.pem"), "has invalid certificate"},
 		{replace("channel: devledger", "channel: devledger\nconsensus: solo"), "consensus: \"solo\""},
 		{replace("channel: devledger", "channel: devledger\nconsensus: BFT"), "needs capabilities.channel V3_0"},
 		{replace("channel: devledger", "channel: devledger\ncapabilities: {channel: V9}"), "capabilities.channel"},
-		{replace("channel: devledger", "channel: devledger\nraft: {election_tick: 1}"), "raft.election_tick"},
+		{replace("channel: devledger", "channel: devledger\nraft: {electionTick: 1}"), "raft.electionTick"},
 		{replace("AnyEndorsement: ANY Endorsement", "AnyEndorsement: ANY"), "policies.application.AnyEndorsement"},
 	} {
 		spec, err := channel.ParseSpec([]byte(test.text))
@@ -180,7 +180,7 @@ func TestSpecErrors(t *testing.T) {
 func FuzzParseSpec(f *testing.F) {
 	f.Add([]byte(goldenSpec(f)))
 	f.Add([]byte("channel: &a [*a]"))
-	f.Add([]byte("members: [{name: A, msp_id: A, msp_dir: x}]\norderers: [{member: A, host: h, port: 1, tls_cert: x}]\nchannel: c"))
+	f.Add([]byte("members: [{name: A, mspId: A, mspDir: x}]\norderers: [{member: A, host: h, port: 1, tlsCert: x}]\nchannel: c"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		spec, err := channel.ParseSpec(raw)
 		if (spec == nil) == (err == nil) {

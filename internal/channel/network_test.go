@@ -144,14 +144,14 @@ func newNetwork(t testing.TB, orderers int, more string) *network {
 	for _, name := range []string{"Alpha", "Beta", "Gamma", "Carrier"} {
 		o := newOrg(t, dir, name)
 		n.orgs[name], n.admins[name] = o, o.signer("admin")
-		fmt.Fprintf(&text, "  - {name: %s, msp_id: %sMSP, msp_dir: %s, ordering_only: %v}\n", name, name, name, name == "Carrier")
+		fmt.Fprintf(&text, "  - {name: %s, mspId: %sMSP, mspDir: %s, orderingOnly: %v}\n", name, name, name, name == "Carrier")
 	}
 	n.clientAlpha = n.orgs["Alpha"].signer("client")
 	text.WriteString("orderers:\n")
 	for i := range orderers {
 		file := fmt.Sprintf("tls%d.pem", i)
 		write(t, filepath.Join(dir, file), n.orgs["Carrier"].tlsCert("o", time.Now().Add(time.Hour)))
-		fmt.Fprintf(&text, "  - {member: Carrier, host: o%d, port: 7050, tls_cert: %s, identity: %s}\n", i, file, file)
+		fmt.Fprintf(&text, "  - {member: Carrier, host: o%d, port: 7050, tlsCert: %s, identity: %s}\n", i, file, file)
 	}
 	text.WriteString(more)
 	var err error

@@ -20,18 +20,18 @@ import (
 //	channel: trade
 //	members:
 //	  - name: Alpha
-//	    msp_id: AlphaMSP
-//	    msp_dir: crypto/alpha/msp
-//	    anchor_peers: [peer0.alpha.example:7051]
+//	    mspId: AlphaMSP
+//	    mspDir: crypto/alpha/msp
+//	    anchorPeers: [peer0.alpha.example:7051]
 //	  - name: Carrier
-//	    msp_id: CarrierMSP
-//	    msp_dir: crypto/carrier/msp
-//	    ordering_only: true
+//	    mspId: CarrierMSP
+//	    mspDir: crypto/carrier/msp
+//	    orderingOnly: true
 //	orderers:
 //	  - member: Carrier
 //	    host: orderer0.carrier.example
 //	    port: 7050
-//	    tls_cert: crypto/carrier/orderer0/tls/server.crt
+//	    tlsCert: crypto/carrier/orderer0/tls/server.crt
 //
 // All else has defaults, which are those of Fabric's sample configuration.
 // Relative paths count from the file's folder. Unknown keys are errors.
@@ -71,25 +71,25 @@ type BatchSpec struct {
 	// Timeout is how long a block may wait to fill; default 2s. Hansa's orderers do not wait while nothing else is pending.
 	Timeout time.Duration `yaml:"timeout"`
 	// MaxMessages is the most transactions of a block; default 500.
-	MaxMessages uint32 `yaml:"max_messages"`
+	MaxMessages uint32 `yaml:"maxMessages"`
 	// AbsoluteMaxBytes is the most bytes of a block, hence of a transaction; default 10 MB.
-	AbsoluteMaxBytes Size `yaml:"absolute_max_bytes"`
+	AbsoluteMaxBytes Size `yaml:"absoluteMaxBytes"`
 	// PreferredMaxBytes is where a block is cut if it can be; default 2 MB.
-	PreferredMaxBytes Size `yaml:"preferred_max_bytes"`
+	PreferredMaxBytes Size `yaml:"preferredMaxBytes"`
 }
 
 // RaftSpec tunes etcdraft.
 type RaftSpec struct {
 	// TickInterval is the unit of the two below; default 500ms.
-	TickInterval time.Duration `yaml:"tick_interval"`
+	TickInterval time.Duration `yaml:"tickInterval"`
 	// ElectionTick is after how many ticks without a leader a node stands for election; default 10.
-	ElectionTick uint32 `yaml:"election_tick"`
+	ElectionTick uint32 `yaml:"electionTick"`
 	// HeartbeatTick is how many ticks lie between a leader's signs of life; default 1.
-	HeartbeatTick uint32 `yaml:"heartbeat_tick"`
+	HeartbeatTick uint32 `yaml:"heartbeatTick"`
 	// MaxInflightBlocks is how many blocks may be under way to a follower; default 5.
-	MaxInflightBlocks uint32 `yaml:"max_inflight_blocks"`
+	MaxInflightBlocks uint32 `yaml:"maxInflightBlocks"`
 	// SnapshotIntervalBytes is after how many bytes of blocks the log is compacted; default 16 MB.
-	SnapshotIntervalBytes Size `yaml:"snapshot_interval_bytes"`
+	SnapshotIntervalBytes Size `yaml:"snapshotIntervalBytes"`
 }
 
 // MemberSpec is an organization.
@@ -97,17 +97,17 @@ type MemberSpec struct {
 	// Name is the organization's name in the configuration.
 	Name string `yaml:"name"`
 	// MSPID is the identifier in its certificates' serialized form, e.g. AlphaMSP.
-	MSPID string `yaml:"msp_id"`
+	MSPID string `yaml:"mspId"`
 	// MSPDir is its MSP folder: cacerts, tlscacerts, config.yaml and so on. Only certificates are read.
-	MSPDir string `yaml:"msp_dir"`
+	MSPDir string `yaml:"mspDir"`
 	// OrderingOnly keeps it out of the application: it runs orderers and no peers.
-	OrderingOnly bool `yaml:"ordering_only"`
+	OrderingOnly bool `yaml:"orderingOnly"`
 	// AnchorPeers are peers, as host:port, through which other members find this one's.
-	AnchorPeers []string `yaml:"anchor_peers"`
+	AnchorPeers []string `yaml:"anchorPeers"`
 	// Policies adds to or replaces the member's default policies (Readers, Writers, Admins, Endorsement).
 	Policies map[string]string `yaml:"policies"`
 	// OrdererPolicies does so for the member as one that runs orderers.
-	OrdererPolicies map[string]string `yaml:"orderer_policies"`
+	OrdererPolicies map[string]string `yaml:"ordererPolicies"`
 }
 
 // OrdererSpec is an ordering service node.
@@ -118,9 +118,9 @@ type OrdererSpec struct {
 	Host string `yaml:"host"`
 	Port uint16 `yaml:"port"`
 	// TLSCert is the file of its TLS server certificate.
-	TLSCert string `yaml:"tls_cert"`
+	TLSCert string `yaml:"tlsCert"`
 	// ClientTLSCert is the file of the certificate it dials other orderers with; default TLSCert.
-	ClientTLSCert string `yaml:"client_tls_cert"`
+	ClientTLSCert string `yaml:"clientTlsCert"`
 	// Identity is the file of its signing certificate; BFT only.
 	Identity string `yaml:"identity"`
 	// ID numbers it among the orderers; BFT only, default its place in the list from 1 on.
@@ -234,11 +234,11 @@ func (s *Spec) check() error {
 	case s.Batch.Timeout < 0:
 		return fmt.Errorf("batch.timeout: %s is not positive", s.Batch.Timeout)
 	case s.Batch.PreferredMaxBytes > s.Batch.AbsoluteMaxBytes:
-		return fmt.Errorf("batch.preferred_max_bytes: %d is more than absolute_max_bytes, %d", s.Batch.PreferredMaxBytes, s.Batch.AbsoluteMaxBytes)
+		return fmt.Errorf("batch.preferredMaxBytes: %d is more than absoluteMaxBytes, %d", s.Batch.PreferredMaxBytes, s.Batch.AbsoluteMaxBytes)
 	case s.Raft.TickInterval < 0:
-		return fmt.Errorf("raft.tick_interval: %s is not positive", s.Raft.TickInterval)
+		return fmt.Errorf("raft.tickInterval: %s is not positive", s.Raft.TickInterval)
 	case s.Raft.ElectionTick <= s.Raft.HeartbeatTick:
-		return fmt.Errorf("raft.election_tick: %d must be more than heartbeat_tick, %d", s.Raft.ElectionTick, s.Raft.HeartbeatTick)
+		return fmt.Errorf("raft.electionTick: %d must be more than heartbeatTick, %d", s.Raft.ElectionTick, s.Raft.HeartbeatTick)
 	case len(s.Members) == 0:
 		return errors.New("members: a channel needs at least one")
 	case len(s.Orderers) == 0:
@@ -268,28 +268,28 @@ func (s *Spec) checkMembers() error {
 		case names[m.Name]:
 			return fmt.Errorf("%s.name: %s is there twice", field, m.Name)
 		case m.MSPID == "":
-			return fmt.Errorf("%s.msp_id: is missing", field)
+			return fmt.Errorf("%s.mspId: is missing", field)
 		case ids[m.MSPID]:
-			return fmt.Errorf("%s.msp_id: %s is there twice", field, m.MSPID)
+			return fmt.Errorf("%s.mspId: %s is there twice", field, m.MSPID)
 		case m.MSPDir == "":
-			return fmt.Errorf("%s.msp_dir: is missing", field)
+			return fmt.Errorf("%s.mspDir: is missing", field)
 		case m.OrderingOnly && !runs[m.Name]:
-			return fmt.Errorf("%s.ordering_only: %s runs no orderer", field, m.Name)
+			return fmt.Errorf("%s.orderingOnly: %s runs no orderer", field, m.Name)
 		case m.OrderingOnly && (len(m.AnchorPeers) > 0 || len(m.Policies) > 0):
-			return fmt.Errorf("%s.ordering_only: %s has no part in the application, so anchor_peers and policies mean nothing", field, m.Name)
+			return fmt.Errorf("%s.orderingOnly: %s has no part in the application, so anchorPeers and policies mean nothing", field, m.Name)
 		case !runs[m.Name] && len(m.OrdererPolicies) > 0:
-			return fmt.Errorf("%s.orderer_policies: %s runs no orderer", field, m.Name)
+			return fmt.Errorf("%s.ordererPolicies: %s runs no orderer", field, m.Name)
 		}
 		for _, address := range m.AnchorPeers {
 			if _, err := parseAddress(address); err != nil {
-				return fmt.Errorf("%s.anchor_peers: %w", field, err)
+				return fmt.Errorf("%s.anchorPeers: %w", field, err)
 			}
 		}
 		names[m.Name], ids[m.MSPID] = true, true
 		peers = peers || !m.OrderingOnly
 	}
 	if !peers {
-		return errors.New("members: all are ordering_only, so nobody could run a peer")
+		return errors.New("members: all are orderingOnly, so nobody could run a peer")
 	}
 	return nil
 }
@@ -312,7 +312,7 @@ func (s *Spec) checkOrderers() error {
 		case addresses[o.address()]:
 			return fmt.Errorf("%s: %s is there twice", field, o.address())
 		case o.TLSCert == "":
-			return fmt.Errorf("%s.tls_cert: is missing", field)
+			return fmt.Errorf("%s.tlsCert: is missing", field)
 		case s.Consensus == ConsensusBFT && o.Identity == "":
 			return fmt.Errorf("%s.identity: is missing, BFT names each orderer's signing certificate", field)
 		case s.Consensus == ConsensusBFT && ids[o.ID]:

@@ -145,7 +145,7 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 // genesis block is committed, which commit.New does.
 func (c *channels) Join(_ context.Context, id string, genesis *commonpb.Block) error {
 	if _, ok := c.get(id); ok {
-		return fmt.Errorf("ledger [%s] already exists with state [ACTIVE]", id)
+		return fmt.Errorf("cannot create ledger from genesis block: ledger [%s] already exists with state [ACTIVE]", id)
 	}
 	if err := os.MkdirAll(c.dir, 0o750); err != nil {
 		return err

@@ -43,12 +43,12 @@ type network struct {
 
 const specText = `
 channel: trade
-batch: {timeout: 10s, max_messages: 50, preferred_max_bytes: 64KB, absolute_max_bytes: 256KB}
+batch: {timeout: 10s, maxMessages: 50, preferredMaxBytes: 64KB, absoluteMaxBytes: 256KB}
 members:
-  - {name: Harbour, msp_id: HarbourMSP, msp_dir: harbour, ordering_only: true}
-  - {name: Alpha, msp_id: AlphaMSP, msp_dir: alpha}
+  - {name: Harbour, mspId: HarbourMSP, mspDir: harbour, orderingOnly: true}
+  - {name: Alpha, mspId: AlphaMSP, mspDir: alpha}
 orderers:
-  - {member: Harbour, host: 127.0.0.1, port: 7050, tls_cert: orderer-tls.pem}
+  - {member: Harbour, host: 127.0.0.1, port: 7050, tlsCert: orderer-tls.pem}
 `
 
 func newNetwork(t testing.TB) *network {
