@@ -23,7 +23,9 @@ import (
 type Packages struct {
 	dir string
 
-	mu sync.RWMutex // guards what follows; writing files happens under it, installs are rare
+	installing sync.Mutex // held for the length of an install, which may take long; taken before mu
+
+	mu sync.RWMutex // guards what follows
 	// ids are the installed packages by the hash under which approvals name them.
 	ids map[[sha256.Size]byte]string
 }
@@ -107,9 +109,9 @@ func (p *Packages) Install(raw []byte, prepare func(*contractpackage.Package) er
 	if err != nil {
 		return nil, fmt.Errorf("could not parse as a chaincode install package: %w", err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ids[sourceHash(pkg.ID)] == pkg.ID {
+	p.installing.Lock()
+	defer p.installing.Unlock()
+	if p.Has(pkg.ID) {
 		return nil, fmt.Errorf("chaincode already successfully installed (package ID '%s')", pkg.ID)
 	}
 	if prepare != nil {
@@ -120,6 +122,8 @@ func (p *Packages) Install(raw []byte, prepare func(*contractpackage.Package) er
 	if err := p.save(pkg.ID, raw); err != nil {
 		return nil, fmt.Errorf("could not save cc install package: %w", err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.ids[sourceHash(pkg.ID)] = pkg.ID
 	return pkg, nil
 }
