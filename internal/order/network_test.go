@@ -32,6 +32,7 @@ const channelID = "trade"
 // network is the crypto and genesis block of a channel with an orderer's member and one with peers.
 type network struct {
 	dir             string
+	listen          string // the orderer's address
 	tls             *identitytest.CA
 	orderers, users *identitytest.Org
 	orderer         *identity.Signer // the node's own identity
@@ -48,12 +49,18 @@ members:
   - {name: Harbour, mspId: HarbourMSP, mspDir: harbour, orderingOnly: true}
   - {name: Alpha, mspId: AlphaMSP, mspDir: alpha}
 orderers:
-  - {member: Harbour, host: 127.0.0.1, port: 7050, tlsCert: orderer-tls.pem}
+  - {member: Harbour, host: 127.0.0.1, port: %d, tlsCert: orderer-tls.pem}
 `
 
 func newNetwork(t testing.TB) *network {
 	t.Helper()
-	n := &network{dir: t.TempDir(), tls: identitytest.NewCA(t, "tlsca"), orderers: identitytest.NewOrg(t, "HarbourMSP"), users: identitytest.NewOrg(t, "AlphaMSP")}
+	return newNetworkAt(t, "127.0.0.1:0", 7050)
+}
+
+// newNetworkAt is a network whose orderer listens where its genesis block says.
+func newNetworkAt(t testing.TB, listen string, port int) *network {
+	t.Helper()
+	n := &network{listen: listen, dir: t.TempDir(), tls: identitytest.NewCA(t, "tlsca"), orderers: identitytest.NewOrg(t, "HarbourMSP"), users: identitytest.NewOrg(t, "AlphaMSP")}
 	n.orderer = n.orderers.Signer(t, "orderer")
 	n.ordererAdmin = n.orderers.Signer(t, "admin")
 	n.user = n.users.Signer(t, "client")
@@ -78,7 +85,7 @@ func newNetwork(t testing.TB) *network {
 		}
 		write(folder+"/config.yaml", []byte(units))
 	}
-	spec, err := channel.ParseSpec([]byte(specText))
+	spec, err := channel.ParseSpec(fmt.Appendf(nil, specText, port))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +162,7 @@ func (n *network) start(t testing.TB, cfg order.Config) *orderer {
 			return c, ok
 		},
 	})}})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", n.listen)
 	if err != nil {
 		t.Fatal(err)
 	}

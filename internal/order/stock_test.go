@@ -5,11 +5,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -27,48 +30,11 @@ func TestStockTools(t *testing.T) {
 	}
 	n := newNetwork(t)
 	o := n.start(t, n.config(t.TempDir()))
-	dir := t.TempDir()
-	write := func(name string, raw []byte) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	key := func(l *identitytest.Leaf) []byte {
-		raw, err := x509.MarshalPKCS8PrivateKey(l.Key.(*ecdsa.PrivateKey))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-	}
-	ca, cert, private := write("tlsca.pem", n.tls.PEM), write("tls.pem", o.leaf.PEM), write("tls.key", key(o.leaf))
+	tools := newToolbox(t, n, o.leaf, bin, cfg)
+	dir, ca, cert, private := tools.dir, tools.ca, tools.cert, tools.key
+	write, member, run := tools.write, tools.member, tools.run
 	genesis, _ := proto.Marshal(n.genesis)
 	write("genesis.block", genesis)
-	member := func(folder, msp string, org *identitytest.Org, unit string) []string {
-		l := org.Issue(t, "someone", []string{unit})
-		at := filepath.Join(dir, folder+"-"+unit)
-		if err := os.CopyFS(at, os.DirFS(filepath.Join(n.dir, folder))); err != nil {
-			t.Fatal(err)
-		}
-		write(folder+"-"+unit+"/signcerts/cert.pem", l.PEM)
-		write(folder+"-"+unit+"/keystore/key.pem", key(l))
-		return []string{"CORE_PEER_LOCALMSPID=" + msp, "CORE_PEER_MSPCONFIGPATH=" + at}
-	}
-	run := func(env []string, tool string, args ...string) string {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, tool), args...)
-		cmd.Dir = dir
-		cmd.Env = append(append(os.Environ(), "FABRIC_CFG_PATH="+cfg, "CORE_PEER_TLS_ENABLED=true", "CORE_PEER_TLS_CLIENTAUTHREQUIRED=true",
-			"CORE_PEER_TLS_CLIENTCERT_FILE="+cert, "CORE_PEER_TLS_CLIENTKEY_FILE="+private, "FABRIC_LOGGING_SPEC=warning:cli.common=info:channelCmd=info"), env...)
-		out, err := cmd.CombinedOutput()
-		t.Logf("%s %s: %v\n%s", tool, strings.Join(args, " "), err, out)
-		return string(out)
-	}
 	osn := func(want string, args ...string) string {
 		t.Helper()
 		out := run(nil, "osnadmin", append(args, "-o", o.admin, "--ca-file", ca, "--client-cert", cert, "--client-key", private)...)
@@ -136,4 +102,142 @@ func TestStockTools(t *testing.T) {
 	osn("201", "channel", "update", "--channelID", channelID, "--config-update-envelope", "update.tx")
 	osn("204", "channel", "remove", "--channelID", channelID)
 	osn("404", "channel", "remove", "--channelID", channelID)
+}
+
+// toolbox runs Fabric's programs with files of a network.
+type toolbox struct {
+	t             *testing.T
+	bin, cfg, dir string
+	network       *network
+	ca, cert, key string // files
+}
+
+func newToolbox(t *testing.T, n *network, client *identitytest.Leaf, bin, cfg string) *toolbox {
+	b := &toolbox{t: t, bin: bin, cfg: cfg, dir: t.TempDir(), network: n}
+	b.ca, b.cert, b.key = b.write("tlsca.pem", n.tls.PEM), b.write("tls.pem", client.PEM), b.write("tls.key", b.keyPEM(client))
+	return b
+}
+
+func (b *toolbox) write(name string, raw []byte) string {
+	b.t.Helper()
+	path := filepath.Join(b.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	return path
+}
+
+func (b *toolbox) keyPEM(l *identitytest.Leaf) []byte {
+	b.t.Helper()
+	raw, err := x509.MarshalPKCS8PrivateKey(l.Key.(*ecdsa.PrivateKey))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+// member makes an MSP folder and gives the environment that names it.
+func (b *toolbox) member(folder, msp string, org *identitytest.Org, unit string) []string {
+	b.t.Helper()
+	l := org.Issue(b.t, "someone", []string{unit})
+	at := filepath.Join(b.dir, folder+"-"+unit)
+	if err := os.CopyFS(at, os.DirFS(filepath.Join(b.network.dir, folder))); err != nil {
+		b.t.Fatal(err)
+	}
+	b.write(folder+"-"+unit+"/signcerts/cert.pem", l.PEM)
+	b.write(folder+"-"+unit+"/keystore/key.pem", b.keyPEM(l))
+	return []string{"CORE_PEER_LOCALMSPID=" + msp, "CORE_PEER_MSPCONFIGPATH=" + at}
+}
+
+func (b *toolbox) command(env []string, tool string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(b.t.Context(), filepath.Join(b.bin, tool), args...)
+	cmd.Dir = b.dir
+	cmd.Env = append(append(os.Environ(), "FABRIC_CFG_PATH="+b.cfg, "CORE_PEER_TLS_ENABLED=true", "CORE_PEER_TLS_CLIENTAUTHREQUIRED=true",
+		"CORE_PEER_TLS_ROOTCERT_FILE="+b.ca, "CORE_PEER_TLS_CLIENTCERT_FILE="+b.cert, "CORE_PEER_TLS_CLIENTKEY_FILE="+b.key,
+		"FABRIC_LOGGING_SPEC=warning:cli.common=info:channelCmd=info"), env...)
+	return cmd
+}
+
+func (b *toolbox) run(env []string, tool string, args ...string) string {
+	b.t.Helper()
+	out, err := b.command(env, tool, args...).CombinedOutput()
+	b.t.Logf("%s %s: %v\n%s", tool, strings.Join(args, " "), err, out)
+	return string(out)
+}
+
+// A real Fabric peer joins the channel by its genesis block, pulls from this orderer, and commits what it gets.
+func TestStockPeer(t *testing.T) {
+	bin, cfg := os.Getenv("HANSA_FABRIC_BIN"), os.Getenv("HANSA_FABRIC_CFG")
+	if bin == "" || cfg == "" {
+		t.Skip("HANSA_FABRIC_BIN and HANSA_FABRIC_CFG are not set")
+	}
+	var free []string
+	for range 4 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		free = append(free, l.Addr().String())
+		l.Close()
+	}
+	var port int
+	fmt.Sscanf(free[0], "127.0.0.1:%d", &port)
+	n := newNetworkAt(t, free[0], port)
+	o := n.startJoined(t)
+	tools := newToolbox(t, n, o.leaf, bin, cfg)
+	genesis, _ := proto.Marshal(n.genesis)
+	tools.write("genesis.block", genesis)
+	address := []string{"CORE_PEER_ADDRESS=" + free[1]}
+	node := tools.command(append(append(address, tools.member("alpha", "AlphaMSP", n.users, "peer")...),
+		"CORE_PEER_ID=peer0", "CORE_PEER_LISTENADDRESS="+free[1], "CORE_PEER_CHAINCODELISTENADDRESS="+free[2], "CORE_OPERATIONS_LISTENADDRESS="+free[3],
+		"CORE_PEER_GOSSIP_BOOTSTRAP="+free[1], "CORE_PEER_GOSSIP_ORGLEADER=true", "CORE_PEER_GOSSIP_USELEADERELECTION=false", "CORE_PEER_GOSSIP_STATE_ENABLED=false",
+		"CORE_PEER_TLS_CERT_FILE="+tools.cert, "CORE_PEER_TLS_KEY_FILE="+tools.key, "CORE_PEER_TLS_CLIENTROOTCAS_FILES="+tools.ca,
+		"CORE_PEER_FILESYSTEMPATH="+filepath.Join(tools.dir, "peer"), "CORE_LEDGER_SNAPSHOTS_ROOTDIR="+filepath.Join(tools.dir, "snapshots"), "CORE_VM_ENDPOINT="),
+		"peer", "node", "start")
+	var log bytes.Buffer
+	node.Stdout, node.Stderr = &log, &log
+	if err := node.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		node.Process.Kill()
+		node.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	}()
+	admin := append(address, tools.member("alpha", "AlphaMSP", n.users, "admin")...)
+	until := func(what, want string, args ...string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; {
+			out, _ := tools.command(admin, "peer", args...).CombinedOutput()
+			if strings.Contains(string(out), want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %s", what, out)
+			}
+			time.Sleep(200 * time.Millisecond) // a process of its own has nothing else to wait for
+		}
+	}
+	until("join", "Successfully submitted proposal to join channel", "channel", "join", "-b", "genesis.block")
+	for i := range 20 {
+		if r := o.broadcast(t, message(t, n.user, channelID, fmt.Sprint(i))); r.Status != commonpb.Status_SUCCESS {
+			t.Fatal(r)
+		}
+	}
+	if r := o.broadcast(t, o.update(t, n.ordererAdmin, setMaxMessages(t, 5))); r.Status != commonpb.Status_SUCCESS {
+		t.Fatal(r)
+	}
+	if r := o.broadcast(t, message(t, n.user, channelID, "last")); r.Status != commonpb.Status_SUCCESS {
+		t.Fatal(r)
+	}
+	c, _ := o.Channel(channelID)
+	if err := c.Wait(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	until("pull", fmt.Sprintf(`"height":%d,`, c.Height()), "channel", "getinfo", "-c", channelID)
 }
