@@ -33,17 +33,15 @@ func BenchmarkValidate(b *testing.B) {
 		b.Run(fmt.Sprintf("verified=%t", verified), func(b *testing.B) {
 			b.ReportAllocs()
 			bundle := n.bundle
+			if !verified {
+				// A cache so small that every signature has left it when its turn comes again.
+				var err error
+				if bundle, err = channel.NewBundle(channelID, n.bundle.Config(), identity.NewVerifier(identity.Config{Signatures: 1})); err != nil {
+					b.Fatal(err)
+				}
+			}
 			var cpu time.Duration
 			for b.Loop() {
-				if !verified {
-					b.StopTimer()
-					fresh, err := channel.NewBundle(channelID, n.bundle.Config(), identity.NewVerifier(identity.Config{Signatures: 1000, Identities: 100}))
-					if err != nil {
-						b.Fatal(err)
-					}
-					bundle = fresh
-					b.StartTimer()
-				}
 				start := cpuTime(b)
 				r, err := n.validator.Decide(bundle, n.validator.Prepare(bundle, block.Parse(blk)), n.state)
 				cpu += cpuTime(b) - start

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/hansa-ledger/hansa/internal/block"
+	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
+	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
 
 // FuzzDecide mutates envelopes of the golden ledger. Whatever comes of it, there is a verdict, the same again when decided
@@ -49,6 +51,25 @@ func FuzzResults(f *testing.F) {
 		first, again := n.decide(blk), n.decide(blk)
 		if string(first.Codes) != string(again.Codes) || string(first.Updates.CommitBytes()) != string(again.Updates.CommitBytes()) {
 			t.Fatalf("codes %v, then %v", names(first.Codes), names(again.Codes))
+		}
+	})
+}
+
+// FuzzTransaction puts arbitrary bytes where the transaction is, under good headers and a good signature.
+func FuzzTransaction(f *testing.F) {
+	n := newNetwork(f)
+	for _, number := range []int{7, 22, 43, 54, 59} {
+		for _, t := range loadBlock(f, number).Txs {
+			if t.Payload != nil {
+				f.Add(t.Payload.Data)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n.t = t
+		codes := n.decide(n.block(n.tx(tx{outer: func(p *commonpb.Payload) { p.Data = data }}), n.tx(tx{set: put("both", "k")}))).Codes
+		if codes[0] != byte(peerpb.TxValidationCode_INVALID_ENDORSER_TRANSACTION) || codes[1] != 0 {
+			t.Fatalf("codes %v", names(codes))
 		}
 	})
 }

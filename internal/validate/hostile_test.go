@@ -1,6 +1,7 @@
 package validate_test
 
 import (
+	"encoding/pem"
 	"errors"
 	"slices"
 	"strings"
@@ -350,4 +351,36 @@ func TestAcceptRefuses(t *testing.T) {
 		t.Errorf("block signed by a member: %v", err)
 	}
 	n.orderer = orderer
+}
+
+// A Byzantine-fault-tolerant orderer signs under its number among the consenters.
+func TestAcceptConsenterNumbers(t *testing.T) {
+	n := newNetworkAt(t, "V3_0", func(n *network) *commonpb.Orderers {
+		cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.orderer.Certificate().Raw})
+		return &commonpb.Orderers{ConsenterMapping: []*commonpb.Consenter{{Id: 7, MspId: "OrdererMSP", Identity: cert}}}
+	})
+	sign := func(number uint32, by *identity.Signer) *commonpb.Block {
+		b := block.New(1, n.tip, [][]byte{n.tx(tx{})})
+		header, value := encode(t, &commonpb.IdentifierHeader{Identifier: number, Nonce: []byte("n")}), []byte("value")
+		sig, err := by.Sign(block.SignedBytes(value, header, b.Header))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block.SetSlot(b, block.SlotSignatures, encode(t, &commonpb.Metadata{Value: value, Signatures: []*commonpb.MetadataSignature{{IdentifierHeader: header, Signature: sig}}}))
+		return b
+	}
+	if err := validate.Accept(n.bundle, sign(7, n.orderer), 1, n.tip); err != nil {
+		t.Error(err)
+	}
+	if err := validate.Accept(n.bundle, sign(8, n.orderer), 1, n.tip); err == nil {
+		t.Error("a number that is no consenter's was accepted")
+	}
+	if err := validate.Accept(n.bundle, sign(7, n.one), 1, n.tip); err == nil {
+		t.Error("a signature that is not the consenter's was accepted")
+	}
+	old := newNetwork(t)
+	n.bundle = old.bundle
+	if err := validate.Accept(n.bundle, sign(7, old.orderer), 1, n.tip); err == nil {
+		t.Error("below V3_0 a numbered signature was accepted")
+	}
 }

@@ -49,16 +49,26 @@ const channelID = "hostile"
 
 func newNetwork(t testing.TB) *network {
 	t.Helper()
+	return newNetworkAt(t, "V2_0", nil)
+}
+
+// newNetworkAt makes the network at a channel capability level; orderers tells who its consenters are.
+func newNetworkAt(t testing.TB, level string, orderers func(n *network) *commonpb.Orderers) *network {
+	t.Helper()
 	n := &network{t: t, validator: validate.New(validate.Config{}), verifier: identity.NewVerifier(identity.Config{}), state: newMemory(), nextNumber: 1, tip: []byte("tip")}
 	var oneMSP, twoMSP, ordererMSP *msppb.MSPConfig
 	n.one, oneMSP = newMember(t, "OneMSP")
 	n.two, twoMSP = newMember(t, "TwoMSP")
 	n.orderer, ordererMSP = newMember(t, "OrdererMSP")
+	consenters := &commonpb.Orderers{}
+	if orderers != nil {
+		consenters = orderers(n)
+	}
 	config := &commonpb.Config{ChannelGroup: group(
 		values{
 			"HashingAlgorithm":          &commonpb.HashingAlgorithm{Name: "SHA256"},
 			"BlockDataHashingStructure": &commonpb.BlockDataHashingStructure{Width: math.MaxUint32},
-			"Capabilities":              capabilities("V2_0"),
+			"Capabilities":              capabilities(level),
 		}, nil,
 		map[string]*commonpb.ConfigGroup{
 			"Application": group(values{"Capabilities": capabilities("V2_5")},
@@ -72,8 +82,9 @@ func newNetwork(t testing.TB) *network {
 				"BatchSize":     &ordererpb.BatchSize{MaxMessageCount: 10, AbsoluteMaxBytes: 1 << 20, PreferredMaxBytes: 1 << 20},
 				"BatchTimeout":  &ordererpb.BatchTimeout{Timeout: "1s"},
 				"ConsensusType": &ordererpb.ConsensusType{Type: "etcdraft"},
+				"Orderers":      consenters,
 			}, policies{"BlockValidation": "ANY Writers"}, map[string]*commonpb.ConfigGroup{
-				"Orderer": group(values{"MSP": ordererMSP}, policies{"Writers": "OR('OrdererMSP.member')"}, nil),
+				"Orderer": group(values{"MSP": ordererMSP, "Endpoints": &commonpb.OrdererAddresses{Addresses: []string{"orderer:7050"}}}, policies{"Writers": "OR('OrdererMSP.member')"}, nil),
 			}),
 		},
 	)}
