@@ -349,3 +349,28 @@ func TestBoundedWrites(t *testing.T) {
 	}
 	t.Error("never refused")
 }
+
+// TestLeftOpen ends a simulation whose contract closes nothing and goes on after the end.
+func TestLeftOpen(t *testing.T) {
+	s := golden(t, 32)
+	sim := simulation.New(config(s))
+	c := sim.Contract("basic", false)
+	h, err := c.History("acc1")
+	must(t, err)
+	q, err := c.Range("", "", "")
+	must(t, err)
+	_, err = h.Next()
+	must(t, err)
+	sim.Close() // the snapshot is closed after it, which needs its iterators closed
+	if _, err := h.Next(); err == nil {
+		t.Error("the history goes on")
+	}
+	if _, _, _, err := q.Next(); err == nil {
+		t.Error("the query goes on")
+	}
+	if q.Bookmark() != "" {
+		t.Error("there is a bookmark")
+	}
+	must(t, h.Close())
+	q.Close()
+}
