@@ -241,8 +241,18 @@ type policyKey struct {
 	hash [sha256.Size]byte
 }
 
+// maxKeptPolicy is the size up to which policies are kept compiled; those that people write have some hundred bytes.
+const maxKeptPolicy = 64 << 10
+
 // compile remembers policies for as long as the configuration stays; failures too, as nil.
 func (v *Validator) compile(b *channel.Bundle, kind byte, raw []byte, make func() (policy.Policy, error)) policy.Policy {
+	if len(raw) > maxKeptPolicy {
+		p, err := make()
+		if err != nil {
+			return nil
+		}
+		return p
+	}
 	key := policyKey{kind, sha256.Sum256(raw)}
 	v.mu.Lock()
 	defer v.mu.Unlock()

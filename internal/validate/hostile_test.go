@@ -384,3 +384,25 @@ func TestAcceptConsenterNumbers(t *testing.T) {
 		t.Error("below V3_0 a numbered signature was accepted")
 	}
 }
+
+// Contracts that were defined before the channel reached V2_0 keep their rules: their collections have none of their own.
+func TestLegacyDefinition(t *testing.T) {
+	n := newNetwork(t)
+	collections := &peerpb.CollectionConfigPackage{Config: []*peerpb.CollectionConfig{{Payload: &peerpb.CollectionConfig_StaticCollectionConfig{StaticCollectionConfig: &peerpb.StaticCollectionConfig{Name: "coll"}}}}}
+	n.set("lscc", "old", encode(t, &peerpb.ChaincodeData{Name: "old", Version: "1", Vscc: "vscc", Policy: signaturePolicy(t, "AND('OneMSP.member','TwoMSP.member')")}))
+	n.set("lscc", "old~collection", encode(t, collections))
+	one := []*identity.Signer{n.one}
+	got := names(n.run(
+		n.tx(tx{contract: "old", set: put("old", "a")}),
+		n.tx(tx{contract: "old", set: put("old", "b"), endorsers: one}),
+		n.tx(tx{contract: "old", raw: hashedWrite(t, "old", "coll", "k")}),
+		n.tx(tx{contract: "old", raw: hashedWrite(t, "old", "coll", "k"), endorsers: one}),
+		n.tx(tx{contract: "old", raw: hashedWrite(t, "old", "_implicit_org_OneMSP", "k"), endorsers: one}),
+	))
+	if want := "VALID ENDORSEMENT_POLICY_FAILURE VALID ENDORSEMENT_POLICY_FAILURE ENDORSEMENT_POLICY_FAILURE"; strings.Join(got, " ") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	if got := n.state.places[rwset.Place{Namespace: "old", Collection: "coll"}]; len(got) != 1 {
+		t.Errorf("%d private keys", len(got))
+	}
+}
