@@ -24,7 +24,9 @@ import (
 
 // Deployment is a contract to put on the network's channel.
 type Deployment struct {
-	Source  string // folder with a Go or Node contract
+	Source string // folder with a Go or Node contract
+	// Command is run instead of what Source would be built into; Name is needed then.
+	Command []string
 	Name    string // default: the folder's name
 	Version string // default: 1.0, then 2.0 and so on
 	// Policy is the endorsement policy's text or a channel policy's path; default: the
@@ -39,12 +41,14 @@ type Deployment struct {
 // installed on every member's peers, approved and committed. A contract that is
 // there already is upgraded. progress is told each step.
 func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step string)) error {
-	source, err := filepath.Abs(d.Source)
-	if err != nil {
-		return err
-	}
-	if d.Name == "" {
-		d.Name = filepath.Base(source)
+	if d.Command == nil {
+		source, err := filepath.Abs(d.Source)
+		if err != nil {
+			return err
+		}
+		if d.Source = source; d.Name == "" {
+			d.Name = filepath.Base(source)
+		}
 	}
 	approvers, err := n.approvers(d.Members)
 	if err != nil {
@@ -61,17 +65,18 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 		return err
 	}
 
-	progress("build " + source)
-	process := fmt.Sprintf("%s-%d", d.Name, definition.Sequence)
-	command, err := build(ctx, source, n.path("contracts", process))
-	if err != nil {
-		return err
+	process, command := fmt.Sprintf("%s-%d", d.Name, definition.Sequence), d.Command
+	if command == nil {
+		progress("build " + d.Source)
+		if command, err = build(ctx, d.Source, n.path("contracts", process)); err != nil {
+			return err
+		}
 	}
 	port, err := n.contractPort()
 	if err != nil {
 		return err
 	}
-	pkg, err := packageService(source, fmt.Sprintf("%s_%s", d.Name, definition.Version), address(port))
+	pkg, err := packageService(d.Source, fmt.Sprintf("%s_%s", d.Name, definition.Version), address(port))
 	if err != nil {
 		return err
 	}
@@ -296,8 +301,26 @@ func packageService(source, label, address string) (*servicePackage, error) {
 		return nil, err
 	}
 	files := map[string][]byte{"connection.json": connection}
+	if source != "" {
+		if err := addSource(files, source); err != nil {
+			return nil, err
+		}
+	}
+	code, err := contractpackage.WriteCode(files)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := contractpackage.Write(contractpackage.Metadata{Type: "ccaas", Label: label}, code)
+	if err != nil {
+		return nil, err
+	}
+	return &servicePackage{contractpackage.ID(label, raw), raw}, nil
+}
+
+// addSource adds META-INF and a digest of the source.
+func addSource(files map[string][]byte, source string) error {
 	digest := sha256.New()
-	err = fs.WalkDir(withoutModules{os.DirFS(source)}, ".", func(name string, e fs.DirEntry, err error) error {
+	err := fs.WalkDir(withoutModules{os.DirFS(source)}, ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
@@ -311,17 +334,6 @@ func packageService(source, label, address string) (*servicePackage, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
 	files["source.sha256"] = []byte(hex.EncodeToString(digest.Sum(nil)) + "\n")
-	code, err := contractpackage.WriteCode(files)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := contractpackage.Write(contractpackage.Metadata{Type: "ccaas", Label: label}, code)
-	if err != nil {
-		return nil, err
-	}
-	return &servicePackage{contractpackage.ID(label, raw), raw}, nil
+	return err
 }
