@@ -248,7 +248,7 @@ func proposal(channel, tx string, creator []byte, transient map[string][]byte) *
 		creator = marshal(&msppb.SerializedIdentity{Mspid: "Org1MSP"})
 	}
 	header := &commonpb.Header{
-		ChannelHeader:   marshal(&commonpb.ChannelHeader{ChannelId: channel, TxId: tx, Timestamp: &timestamppb.Timestamp{Seconds: 1_700_000_000}}),
+		ChannelHeader:   marshal(&commonpb.ChannelHeader{Type: int32(commonpb.HeaderType_ENDORSER_TRANSACTION), ChannelId: channel, TxId: tx, Timestamp: &timestamppb.Timestamp{Seconds: 1_700_000_000}}),
 		SignatureHeader: marshal(&commonpb.SignatureHeader{Creator: creator, Nonce: []byte("nonce")}),
 	}
 	return &peerpb.SignedProposal{ProposalBytes: marshal(&peerpb.Proposal{

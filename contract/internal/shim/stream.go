@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// maxCalls bounds the calls that run at once on one stream; the peer's messages wait beyond it. Far above what a peer runs at once.
+	// maxCalls bounds the calls that run at once on one stream; more are refused. Far above what a peer runs at once.
 	maxCalls = 10_000
 	// Writes wait in a call until one of these is reached, if the peer takes batches.
 	maxBatchBytes = 1 << 20
@@ -98,8 +98,13 @@ func (s *session) read(st peerStream) error {
 		case ready && (m.Type == peerpb.ChaincodeMessage_TRANSACTION || m.Type == peerpb.ChaincodeMessage_INIT):
 			select {
 			case slots <- struct{}{}:
-			case <-s.ctx.Done():
-				return context.Cause(s.ctx)
+			default:
+				// Waiting here would keep the answers from the calls that run.
+				s.queue(&peerpb.ChaincodeMessage{
+					Type: peerpb.ChaincodeMessage_ERROR, Txid: m.Txid, ChannelId: m.ChannelId,
+					Payload: fmt.Appendf(nil, "the contract runs %d transactions and takes no more now", maxCalls),
+				})
+				continue
 			}
 			t := &transaction{session: s, id: callID{m.ChannelId, m.Txid}, answer: make(chan *peerpb.ChaincodeMessage, 1)}
 			if !s.begin(t) {
