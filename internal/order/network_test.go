@@ -176,12 +176,7 @@ func (n *network) start(t testing.TB, cfg order.Config) *orderer {
 	admin := &http.Server{Handler: service.Participation(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	go admin.Serve(adminListener)
 
-	o.leaf = n.tlsLeaf(t, "client")
-	o.conn, err = grpc.NewClient(o.address, grpc.WithTransportCredentials(credentials.NewTLS(o.clientTLS())))
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.client = ordererpb.NewAtomicBroadcastClient(o.conn)
+	o.dial(t)
 	stopped := false
 	o.stop = func() {
 		if stopped {
@@ -198,6 +193,16 @@ func (n *network) start(t testing.TB, cfg order.Config) *orderer {
 	}
 	t.Cleanup(o.stop)
 	return o
+}
+
+func (o *orderer) dial(t testing.TB) {
+	t.Helper()
+	o.leaf = o.network.tlsLeaf(t, "client")
+	var err error
+	if o.conn, err = grpc.NewClient(o.address, grpc.WithTransportCredentials(credentials.NewTLS(o.clientTLS()))); err != nil {
+		t.Fatal(err)
+	}
+	o.client = ordererpb.NewAtomicBroadcastClient(o.conn)
 }
 
 func (o *orderer) clientTLS() *tls.Config {

@@ -104,6 +104,20 @@ func TestStockTools(t *testing.T) {
 	osn("404", "channel", "remove", "--channelID", channelID)
 }
 
+// freePorts are addresses that nobody listens on now.
+func freePorts(t *testing.T, count int) (free []string) {
+	t.Helper()
+	for range count {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		free = append(free, l.Addr().String())
+		defer l.Close()
+	}
+	return free
+}
+
 // toolbox runs Fabric's programs with files of a network.
 type toolbox struct {
 	t             *testing.T
@@ -174,15 +188,7 @@ func TestStockPeer(t *testing.T) {
 	if bin == "" || cfg == "" {
 		t.Skip("HANSA_FABRIC_BIN and HANSA_FABRIC_CFG are not set")
 	}
-	var free []string
-	for range 4 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		free = append(free, l.Addr().String())
-		l.Close()
-	}
+	free := freePorts(t, 4)
 	var port int
 	fmt.Sscanf(free[0], "127.0.0.1:%d", &port)
 	n := newNetworkAt(t, free[0], port)
@@ -240,4 +246,71 @@ func TestStockPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	until("pull", fmt.Sprintf(`"height":%d,`, c.Height()), "channel", "getinfo", "-c", channelID)
+}
+
+// A real Fabric orderer orders on a genesis block of ours; the puller takes its blocks, and they are made like ours.
+func TestStockOrderer(t *testing.T) {
+	bin, cfg := os.Getenv("HANSA_FABRIC_BIN"), os.Getenv("HANSA_FABRIC_CFG")
+	if bin == "" || cfg == "" {
+		t.Skip("HANSA_FABRIC_BIN and HANSA_FABRIC_CFG are not set")
+	}
+	free := freePorts(t, 3)
+	var port int
+	fmt.Sscanf(free[0], "127.0.0.1:%d", &port)
+	n := newNetworkAt(t, free[0], port)
+	o := &orderer{network: n, address: free[0], admin: free[1]}
+	o.dial(t)
+	defer o.conn.Close()
+	tools := newToolbox(t, n, o.leaf, bin, cfg)
+	genesis, _ := proto.Marshal(n.genesis)
+	tools.write("genesis.block", genesis)
+	cert, key := tools.write("server.pem", n.server.PEM), tools.write("server.key", tools.keyPEM(n.server))
+	msp := strings.TrimPrefix(tools.member("harbour", "HarbourMSP", n.orderers, "orderer")[1], "CORE_PEER_MSPCONFIGPATH=")
+	env := []string{"ORDERER_GENERAL_LISTENADDRESS=127.0.0.1", fmt.Sprint("ORDERER_GENERAL_LISTENPORT=", port), "ORDERER_GENERAL_BOOTSTRAPMETHOD=none",
+		"ORDERER_GENERAL_LOCALMSPID=HarbourMSP", "ORDERER_GENERAL_LOCALMSPDIR=" + msp, "ORDERER_CHANNELPARTICIPATION_ENABLED=true",
+		"ORDERER_FILELEDGER_LOCATION=" + filepath.Join(tools.dir, "ledger"), "ORDERER_CONSENSUS_WALDIR=" + filepath.Join(tools.dir, "wal"),
+		"ORDERER_CONSENSUS_SNAPDIR=" + filepath.Join(tools.dir, "snap"), "ORDERER_OPERATIONS_LISTENADDRESS=" + free[2], "ORDERER_ADMIN_LISTENADDRESS=" + free[1]}
+	for _, section := range []string{"GENERAL", "ADMIN"} {
+		env = append(env, "ORDERER_"+section+"_TLS_ENABLED=true", "ORDERER_"+section+"_TLS_CERTIFICATE="+cert, "ORDERER_"+section+"_TLS_PRIVATEKEY="+key,
+			"ORDERER_"+section+"_TLS_ROOTCAS=["+tools.ca+"]", "ORDERER_"+section+"_TLS_CLIENTAUTHREQUIRED=true", "ORDERER_"+section+"_TLS_CLIENTROOTCAS=["+tools.ca+"]")
+	}
+	node := tools.command(env, "orderer")
+	var log bytes.Buffer
+	node.Stdout, node.Stderr = &log, &log
+	if err := node.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		node.Process.Kill()
+		node.Wait()
+		if t.Failed() {
+			t.Log(log.String())
+		}
+	}()
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		out, _ := tools.command(nil, "osnadmin", "channel", "join", "--channelID", channelID, "--config-block", "genesis.block",
+			"-o", o.admin, "--ca-file", tools.ca, "--client-cert", tools.cert, "--client-key", tools.key).CombinedOutput()
+		if strings.Contains(string(out), "Status: 201") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("join: %s", out)
+		}
+	}
+	for sent := 0; sent < 50; {
+		r := o.broadcast(t, message(t, n.user, channelID, fmt.Sprint(sent)))
+		switch r.Status {
+		case commonpb.Status_SUCCESS:
+			sent++
+		case commonpb.Status_SERVICE_UNAVAILABLE: // no leader yet
+			time.Sleep(100 * time.Millisecond)
+		default:
+			t.Fatal(r)
+		}
+	}
+	blocks := o.pull(t, 0, func(b *commonpb.Block) bool { return b.Header.Number == 1 })
+	verifyChain(t, blocks)
+	if len(blocks[1].Data.Data) != 50 {
+		t.Errorf("%d envelopes in the block", len(blocks[1].Data.Data))
+	}
 }
