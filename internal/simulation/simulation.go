@@ -10,7 +10,8 @@
 // talk (package contracthost) and what a definition looks like in the state (package lifecycle, through
 // Definitions). JSON queries are refused until the state database can answer them.
 //
-// Open this file first: Simulator holds the rules; query.go and private.go are the rest of it. contract.go is a running contract's view of it, with
+// Open this file first: Simulator holds the rules; query.go and private.go are the rest of it. contract.go is a
+// running contract's view of it, with
 // the checks that depend on the contract and the client; call.go is what system contracts get.
 package simulation
 
