@@ -228,8 +228,12 @@ func (h *Host) Connect(packageID string, to *contractpackage.Connection) error {
 	if c == nil {
 		c = &contract{id: packageID, changed: make(chan struct{})}
 		h.contracts[packageID] = c
-	} else if c.remote != nil {
-		c.remote.retire()
+	} else {
+		if c.remote != nil {
+			c.remote.retire()
+		} else if c.session != nil {
+			c.session.stop(ErrStreamTerminated) // it was a classic contract
+		}
 		c.session = nil
 	}
 	c.remote = r

@@ -489,6 +489,11 @@ func TestClassicContract(t *testing.T) {
 	if got := m.must(t, call("notes", "Get", "a")); got != "1" {
 		t.Error(got)
 	}
+	// It becomes a service.
+	m.serve(t, "notes", notes())
+	if got := m.must(t, call("notes", "Get", "a")); got != "1" {
+		t.Error(got)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
