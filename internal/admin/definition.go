@@ -2,7 +2,11 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -70,14 +74,39 @@ func Commit(ctx context.Context, ch *client.Channel, members []string, d Definit
 	if err != nil {
 		return err
 	}
-	_, err = submit(ctx, ch, "CommitChaincodeDefinition", members, &lifecyclepb.CommitChaincodeDefinitionArgs{
+	args := &lifecyclepb.CommitChaincodeDefinitionArgs{
 		Sequence: d.Sequence, Name: d.Name, Version: d.Version, ValidationParameter: parameter,
 		Collections: d.Collections, InitRequired: d.InitRequired,
-	})
+	}
+	// Right after the approvals, peers that have not all of their blocks yet give
+	// different answers; they agree once the last one has caught up.
+	pause := time.NewTicker(catchUp)
+	defer pause.Stop()
+	for attempt := 0; ; attempt++ {
+		_, err = submit(ctx, ch, "CommitChaincodeDefinition", members, args)
+		if err == nil || attempt == maxAttempts || !disagree(err) {
+			break
+		}
+		<-pause.C
+	}
 	if err != nil {
 		return fmt.Errorf("commit contract %s: %w", d.Name, err)
 	}
 	return nil
+}
+
+// How long peers are given to catch up with each other.
+const (
+	catchUp     = 50 * time.Millisecond
+	maxAttempts = 100
+)
+
+// disagree says whether endorsers gave different answers to one proposal.
+func disagree(err error) bool {
+	failed := (*client.Error)(nil)
+	return errors.As(err, &failed) && slices.ContainsFunc(failed.Details, func(d client.Detail) bool {
+		return strings.Contains(d.Message, "do not match")
+	})
 }
 
 // Readiness tells which members have approved a definition.
