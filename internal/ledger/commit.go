@@ -155,6 +155,12 @@ func (l *Ledger) prepare(c *Commit, number uint64) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, p := range w.private {
+		// Only here: what is in the log was checked, and a later purge may have taken something out.
+		if err := privatedb.CheckHashes(p.Set, w.sets[p.Tx]); err != nil {
+			return nil, fmt.Errorf("transaction %d: %w", p.Tx, err)
+		}
+	}
 	w.bytes, w.extra = bytes, encodeExtra(c.Private, c.Missing)
 	return w, nil
 }
@@ -182,9 +188,6 @@ func newWork(b *block.Parsed, updates *rwset.Updates, sets []*rwset.Set, private
 		}
 		if w.codes[p.Tx] != byte(peerpb.TxValidationCode_VALID) || w.sets[p.Tx] == nil {
 			continue
-		}
-		if err := privatedb.CheckHashes(p.Set, w.sets[p.Tx]); err != nil {
-			return nil, fmt.Errorf("transaction %d: %w", p.Tx, err)
 		}
 		w.private = append(w.private, privatedb.Data{Tx: p.Tx, Set: p.Set})
 	}

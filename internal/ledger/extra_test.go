@@ -1,11 +1,16 @@
 package ledger_test
 
 import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hansa-ledger/hansa/internal/ledger"
+	"github.com/hansa-ledger/hansa/internal/rwset"
 )
 
 func FuzzExtra(f *testing.F) {
@@ -28,6 +33,82 @@ func FuzzExtra(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestErasePurged: after it no file holds a purged value, and the ledger, also made again from the log, is what it was.
+func TestErasePurged(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, ledger.Config{Dir: dir, SegmentBytes: 300 << 10})
+	type where struct{ ns, coll, hash string }
+	type written struct {
+		block, tx uint64
+		bytes     string // as in the encoded write
+	}
+	values := map[where][]written{}
+	var purged [][]byte
+	for _, b := range golden(t) {
+		n := b.Header.Number
+		commitGolden(t, l, n)
+		private, _ := privateOf(t, "Alpha", n)
+		for _, p := range private {
+			set, err := rwset.ParsePrivate(p.Set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range set.Collections {
+				for _, w := range c.KV.Writes {
+					at := where{c.Namespace, c.Name, string(rwset.KeyHash(w.Key))}
+					values[at] = append(values[at], written{n, p.Tx, w.Key + "\x1a" + string([]byte{byte(len(w.Value))}) + string(w.Value)})
+				}
+			}
+		}
+		for tx, set := range mustSets(t, b) {
+			if set == nil {
+				continue
+			}
+			for _, ns := range set.Namespaces {
+				for _, c := range ns.Collections {
+					for _, w := range c.Hashed.HashedWrites {
+						at := where{ns.Name, c.Name, string(w.KeyHash)}
+						if w.IsPurge {
+							for _, v := range values[at] {
+								if v.block < n || v.tx <= uint64(tx) { // a later one of the block stays
+									purged = append(purged, []byte(v.bytes))
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	found := func() (n int) {
+		filepath.WalkDir(filepath.Join(dir, "blocks"), func(name string, _ fs.DirEntry, _ error) error {
+			b, _ := os.ReadFile(name)
+			for _, v := range purged {
+				if bytes.Contains(b, v) {
+					n++
+				}
+			}
+			return nil
+		})
+		return n
+	}
+	if len(purged) == 0 || found() == 0 {
+		t.Fatal("nothing was purged, or the test cannot find it on the disk", len(purged))
+	}
+	if err := l.ErasePurged(); err != nil {
+		t.Fatal(err)
+	}
+	if n := found(); n > 0 {
+		t.Errorf("%d purged values are still on the disk", n)
+	}
+	compareWithGolden(t, l, "Alpha")
+	l.Close()
+	os.RemoveAll(filepath.Join(dir, "derived"))
+	l = open(t, ledger.Config{Dir: dir})
+	compareWithGolden(t, l, "Alpha")
+	checkIndexes(t, l)
 }
 
 // TestMissing lists what a member lacks, and only where it is eligible.

@@ -9,6 +9,9 @@
 //
 // Readers take a Snapshot: one height, all stores consistent, never waiting for commits nor delaying them.
 //
+// Private data that was purged is hidden at once and leaves the disk with ErasePurged. What block-to-live ended is
+// hidden from the private state, and stays in the log: a value may live on by a metadata-only write.
+//
 // What the package leaves out: deciding the codes (validate), and fetching blocks or private data. Open
 // commit.go for the way of a block.
 package ledger

@@ -199,7 +199,7 @@ func TestPowerLoss(t *testing.T) {
 		var ops atomic.Int64
 		var crash atomic.Pointer[vfs.MemFS]
 		var atLeast uint64
-		at, percent := int64(1+rng.IntN(500)), rng.IntN(101)
+		at, percent := int64(1+rng.IntN(40<<rng.IntN(5))), rng.IntN(101)
 		cloneRNG := rand.New(rand.NewPCG(rng.Uint64(), 8))
 		current := disk
 		fs := errorfs.Wrap(current, errorfs.InjectorFunc(func(errorfs.Op) error {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -160,6 +161,46 @@ func (l *Ledger) PrivateData(n uint64) ([]TxPrivate, error) {
 		}
 	}
 	return sets, nil
+}
+
+// ErasePurged takes what was purged out of the block log, so that it is in none of the ledger's files: until then
+// readers do not see it, but the disk has it. It walks the whole log, and may not run while Commit does.
+func (l *Ledger) ErasePurged() error {
+	if err := l.enter(); err != nil {
+		return err
+	}
+	defer l.leave()
+	view := privatedb.NewView(l.db)
+	err := l.blocks.RewriteExtra(func(n uint64, extra []byte) ([]byte, error) {
+		sets, missing, err := decodeExtra(extra)
+		if err != nil || len(sets) == 0 {
+			return extra, err
+		}
+		changed := false
+		for i, s := range sets {
+			trimmed, err := view.Trim(rwset.Version{Block: n, Tx: s.Tx}, s.Set)
+			if err != nil {
+				return nil, err
+			}
+			changed = changed || trimmed != s.Set
+			sets[i].Set = trimmed
+		}
+		if !changed {
+			return extra, nil
+		}
+		return encodeExtra(sets, missing), nil
+	})
+	if err != nil {
+		return fmt.Errorf("erase purged private data: %w", err)
+	}
+	// The values may still lie in old files of the derived data.
+	if err := l.db.Flush(); err != nil {
+		return fmt.Errorf("erase purged private data: %w", err)
+	}
+	if err := l.db.Compact(context.Background(), []byte{0}, []byte{0xff}, true); err != nil {
+		return fmt.Errorf("erase purged private data: %w", err)
+	}
+	return nil
 }
 
 // MissingPrivateData lists up to limit private write sets that this node should have but lacks, the newest first.
