@@ -133,6 +133,7 @@ func New(config Config) (*Channel, error) {
 	}
 	c.bundle.Store(bundle)
 	c.next.Store(c.ledger.Height())
+	c.waiting.height = c.ledger.Height()
 	c.tip = c.ledger.Info().CurrentBlockHash
 	c.metrics.height.Set(float64(c.ledger.Height()))
 	return c, nil
@@ -197,7 +198,7 @@ func (c *Channel) Submit(ctx context.Context, b *commonpb.Block) error {
 		return c.stopError()
 	default:
 	}
-	if err := c.waitHeight(ctx, c.barrier); err != nil {
+	if err := c.Wait(ctx, c.barrier); err != nil {
 		return err
 	}
 	if err := validate.Accept(c.Bundle(), b, c.next.Load(), c.tip); err != nil {
@@ -205,10 +206,8 @@ func (c *Channel) Submit(ctx context.Context, b *commonpb.Block) error {
 		return err
 	}
 	w := &work{Parsed: block.Parse(b), bytes: min(int64(proto.Size(b)), c.config.PendingBytes)}
-	if !c.pending.TryAcquire(w.bytes) {
-		if err := c.whileRunning(ctx, func(ctx context.Context) error { return c.pending.Acquire(ctx, w.bytes) }); err != nil {
-			return err
-		}
+	if err := c.acquire(ctx, w.bytes); err != nil {
+		return err
 	}
 	select {
 	case c.accepted <- w:
@@ -223,6 +222,30 @@ func (c *Channel) Submit(ctx context.Context, b *commonpb.Block) error {
 		c.barrier = next
 	}
 	return nil
+}
+
+// acquire waits for room for a block, until ctx ends or the channel stops.
+func (c *Channel) acquire(ctx context.Context, bytes int64) error {
+	if c.pending.TryAcquire(bytes) {
+		return nil
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-c.stopped:
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	err := c.pending.Acquire(waiting, bytes)
+	cancel()
+	<-watched
+	if err != nil && ctx.Err() == nil {
+		return c.stopError()
+	}
+	return err
 }
 
 // Run commits what Submit accepts, until ctx ends (nil) or a block cannot be decided or stored (why). It runs once.

@@ -289,7 +289,7 @@ func TestStatus(t *testing.T) {
 	if err := <-unknown; !errors.Is(err, commit.ErrStopped) {
 		t.Errorf("at the end: %v, want ErrStopped", err)
 	}
-	if err := p.Wait(context.Background(), height); !errors.Is(err, commit.ErrStopped) && !errors.Is(err, ledger.ErrClosed) {
+	if err := p.Wait(context.Background(), height); !errors.Is(err, commit.ErrStopped) {
 		t.Errorf("wait at the end: %v", err)
 	}
 }
@@ -408,5 +408,64 @@ func TestBackPressure(t *testing.T) {
 	}
 	if err := c.Submit(context.Background(), ordered(t, 12)); !errors.Is(err, commit.ErrStopped) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// When a block cannot be stored the channel stops, and everyone who waits learns why.
+func TestFailure(t *testing.T) {
+	l, err := ledger.Open(ledger.Config{Dir: t.TempDir(), ChannelID: "devledger"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	genesis, _ := golden(t, 0)
+	c, err := commit.New(commit.Config{ChannelID: "devledger", Ledger: l, Genesis: genesis, Verifier: identity.NewVerifier(identity.Config{}), PendingBytes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waiters := make(chan error, 2)
+	go func() { waiters <- c.Wait(context.Background(), 5) }()
+	if err := c.Submit(context.Background(), ordered(t, 1)); err != nil {
+		t.Fatal(err)
+	}
+	go func() { waiters <- c.Submit(context.Background(), ordered(t, 2)) }()
+	failure := c.Run(context.Background())
+	if failure == nil {
+		t.Fatal("Run ended well on a closed ledger")
+	}
+	<-c.Errored()
+	for range cap(waiters) {
+		if err := <-waiters; !errors.Is(err, commit.ErrStopped) || !errors.Is(err, failure) {
+			t.Errorf("a waiter got %v, want ErrStopped and %v", err, failure)
+		}
+	}
+}
+
+// What is no genesis block of the channel does not begin it.
+func TestGenesis(t *testing.T) {
+	genesis, _ := golden(t, 0)
+	other, _ := golden(t, 7)
+	for name, config := range map[string]commit.Config{
+		"none":            {ChannelID: "devledger"},
+		"later block":     {ChannelID: "devledger", Genesis: other},
+		"another channel": {ChannelID: "other", Genesis: genesis},
+		"empty":           {ChannelID: "devledger", Genesis: &commonpb.Block{}},
+	} {
+		l, err := ledger.Open(ledger.Config{Dir: t.TempDir(), ChannelID: config.ChannelID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Ledger, config.Verifier = l, identity.NewVerifier(identity.Config{})
+		if _, err := commit.New(config); err == nil {
+			t.Errorf("%s: a channel began", name)
+		}
+		if l.Height() != 0 {
+			t.Errorf("%s: height %d", name, l.Height())
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -2,7 +2,6 @@ package commit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,10 +12,12 @@ import (
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
 
-// waiting are those who wait for a transaction. Every one is the goroutine of a caller, so callers bound them.
+// waiting are those who wait for a transaction or a height. Every one is the goroutine of a caller, so callers bound them.
 type waiting struct {
-	mu   sync.Mutex
-	byID map[string][]chan status
+	mu      sync.Mutex
+	byID    map[string][]chan status
+	height  uint64        // of the ledger, with the configuration that belongs to it in force
+	changed chan struct{} // closed when height grows; nil if nobody waits for that
 }
 
 type status struct {
@@ -45,11 +46,16 @@ func (w *waiting) remove(id string, waiter chan status) {
 	w.byID[id] = left
 }
 
-// committed tells those who wait for a transaction of the block. Of several with one identifier the first counts, as in
-// the ledger's index.
+// committed tells those who wait for the block or a transaction in it. Of several transactions with one identifier the
+// first counts, as in the ledger's index.
 func (w *waiting) committed(b *block.Parsed, r *validate.Result) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.height = b.Header.Number + 1
+	if w.changed != nil {
+		close(w.changed)
+		w.changed = nil
+	}
 	if len(w.byID) == 0 {
 		return
 	}
@@ -59,6 +65,19 @@ func (w *waiting) committed(b *block.Parsed, r *validate.Result) {
 		}
 		delete(w.byID, id)
 	}
+}
+
+// reached says whether the height is at least height, and if not, what is closed when it grows.
+func (w *waiting) reached(height uint64) (bool, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.height >= height {
+		return true, nil
+	}
+	if w.changed == nil {
+		w.changed = make(chan struct{})
+	}
+	return false, w.changed
 }
 
 // Status gives what became of a transaction and the number of its block. It waits until the transaction is committed, ctx
@@ -80,43 +99,33 @@ func (c *Channel) Status(ctx context.Context, txID string) (peerpb.TxValidationC
 	}
 }
 
-// Height is the number of blocks that are durable and whose effects readers see.
-func (c *Channel) Height() uint64 { return c.ledger.Height() }
-
-// Wait returns when the channel has a height.
-func (c *Channel) Wait(ctx context.Context, height uint64) error { return c.waitHeight(ctx, height) }
-
-func (c *Channel) waitHeight(ctx context.Context, height uint64) error {
-	if c.ledger.Height() >= height {
-		return nil
-	}
-	return c.whileRunning(ctx, func(ctx context.Context) error { return c.ledger.Wait(ctx, height) })
+// Height is the number of blocks that are durable and in force: readers see their effects, Bundle their configuration.
+func (c *Channel) Height() uint64 {
+	c.waiting.mu.Lock()
+	defer c.waiting.mu.Unlock()
+	return c.waiting.height
 }
 
-// whileRunning ends a wait when the channel stops, too.
-func (c *Channel) whileRunning(ctx context.Context, wait func(context.Context) error) error {
-	waiting, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-c.stopped:
-			cancel()
-		case <-waiting.Done():
+// Wait returns when Height is at least height, ctx ends or the channel stops.
+func (c *Channel) Wait(ctx context.Context, height uint64) error {
+	for {
+		reached, changed := c.waiting.reached(height)
+		if reached {
+			return nil
 		}
-	}()
-	err := wait(waiting)
-	cancel()
-	<-watched
-	if err != nil && ctx.Err() == nil && errors.Is(err, context.Canceled) {
-		return c.stopError()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.stopped:
+			return c.stopError()
+		}
 	}
-	return err
 }
 
 // Block gives a block, waiting until it is committed. Nobody may change it.
 func (c *Channel) Block(ctx context.Context, number uint64) (*commonpb.Block, error) {
-	if err := c.waitHeight(ctx, number+1); err != nil {
+	if err := c.Wait(ctx, number+1); err != nil {
 		return nil, fmt.Errorf("wait for block %d: %w", number, err)
 	}
 	return c.ledger.Block(number)
