@@ -49,7 +49,8 @@ type Commit struct {
 // says that the ledger has to be opened again.
 func (l *Ledger) Commit(c *Commit) error { return l.CommitAll([]*Commit{c}) }
 
-// CommitAll commits consecutive blocks with one flush of the log.
+// CommitAll commits consecutive blocks with one flush of the log. If the log takes only some of them, those are committed and the
+// error tells the first that is not.
 func (l *Ledger) CommitAll(commits []*Commit) error {
 	l.mu.Lock()
 	next, err := l.tip.height, l.failed
@@ -60,7 +61,9 @@ func (l *Ledger) CommitAll(commits []*Commit) error {
 	if err != nil {
 		return err
 	}
-	if t := l.trouble.Load(); t != nil {
+	if t := l.trouble.Swap(nil); t != nil {
+		// Said once for each time that Pebble fails; it tries again now, so that a disk with space again needs no restart.
+		l.db.AsyncFlush()
 		return fmt.Errorf("commit block %d: the derived data cannot be written: %w (is the disk full?)", next, *t)
 	}
 	works := make([]*work, len(commits))

@@ -342,6 +342,47 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestDerivedDiskFull: trouble below the derived data is reported before anything goes into the log, and passes.
+func TestDerivedDiskFull(t *testing.T) {
+	var full atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.HasSuffix(op.Path, ".sst") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	l := open(t, ledger.Config{Dir: "ledger", FS: fs, MemTableBytes: 64 << 10})
+	big := strings.Repeat("v", 10000)
+	full.Store(true)
+	refused := false
+	for i := 0; i < 100 && !refused; i++ {
+		err := l.Commit(&ledger.Commit{Block: next(t, l, []string{fmt.Sprintf("k%d=%s", i, big)})})
+		if refused = err != nil; refused && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if i == 12 {
+			full.Store(false) // or Pebble would at some point hold the writer up
+		}
+	}
+	full.Store(false)
+	height := l.Height()
+	for i := range 20 {
+		if err := l.Commit(&ledger.Commit{Block: next(t, l, []string{fmt.Sprintf("n%d=%s", i, big)})}); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	if l.Height() <= height+10 {
+		t.Errorf("height %d, was %d", l.Height(), height)
+	}
+	want := digest(t, l)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l = open(t, ledger.Config{Dir: "ledger", FS: fs}); digest(t, l) != want {
+		t.Error("other content after opening again")
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	l := open(t, ledger.Config{Dir: "ledger", FS: vfs.NewMem()})
 	commit(t, l, []string{"a=1"})
