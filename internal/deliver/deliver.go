@@ -125,6 +125,9 @@ func NewServer(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Server{cfg: cfg, cache: newCache(cfg.CacheBytes), metrics: metrics{
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "hansa_deliver_streams", Help: "Open deliver streams."}, []string{"data_type"}),

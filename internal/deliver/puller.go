@@ -97,6 +97,9 @@ func NewPuller(cfg PullerConfig) *Puller {
 	if cfg.MaxBlockBytes == 0 {
 		cfg.MaxBlockBytes = 100 << 20
 	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	labels := prometheus.Labels{"channel": cfg.ChannelID}
 	p := &Puller{cfg: cfg,
 		blocks:  prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_pull_blocks_total", Help: "Blocks pulled from orderers.", ConstLabels: labels}),

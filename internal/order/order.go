@@ -108,6 +108,9 @@ func (c *Config) fill() error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	if c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.MaxLinger < 0 || c.LingerGap < 0 || c.LogBytes < 0 || c.MaxRequestBytes < 0 {
 		return errors.New("orderer: maxInFlight, maxInFlightBytes, maxLinger, lingerGap, logBytes and maxRequestBytes must not be negative")
 	}
