@@ -50,13 +50,14 @@ func (c *Channel) gather(ctx context.Context, b *block.Parsed, r *validate.Resul
 	p := &private{number: b.Header.Number}
 	sets := map[uint64]*rwsetpb.TxPvtReadWriteSet{}
 	var lacking []Wanted
+	var kept []*rwsetpb.TxPvtReadWriteSet // of the last of p.ids
 	for _, want := range wantedOf(b, r) {
 		if n := len(p.ids); n == 0 || p.ids[n-1] != want.TxID {
+			var err error
+			if kept, err = c.ledger.Transient().Get(want.TxID); err != nil {
+				return nil, fmt.Errorf("read private data of transaction %d: %w", want.Tx, err)
+			}
 			p.ids = append(p.ids, want.TxID)
-		}
-		kept, err := c.ledger.Transient().Get(want.TxID)
-		if err != nil {
-			return nil, fmt.Errorf("read private data of transaction %d: %w", want.Tx, err)
 		}
 		if raw := find(kept, want); raw != nil {
 			add(sets, want, raw)

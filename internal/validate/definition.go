@@ -76,18 +76,11 @@ func (d *decision) readDefinition(name string) (*definition, error) {
 		return &definition{}, nil
 	}
 	info, packaged := &lifecyclepb.ChaincodeValidationInfo{}, &peerpb.CollectionConfigPackage{}
-	for field, m := range map[string]proto.Message{"ValidationInfo": info, "Collections": packaged} {
-		data := &lifecyclepb.StateData{}
-		found, good, err := d.message(lifecycleNamespace, "namespaces/fields/"+name+"/"+field, data)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			continue // as an empty message
-		}
-		if !good || proto.Unmarshal(data.GetBytes(), m) != nil {
-			return &definition{}, nil
-		}
+	if good, err := d.field(name, "ValidationInfo", info); !good || err != nil {
+		return &definition{}, err
+	}
+	if good, err := d.field(name, "Collections", packaged); !good || err != nil {
+		return &definition{}, err
 	}
 	if info.ValidationPlugin != builtinPlugin {
 		return &definition{}, nil
@@ -95,6 +88,16 @@ func (d *decision) readDefinition(name string) (*definition, error) {
 	def := d.newDefinition(info.ValidationParameter)
 	def.addCollections(packaged)
 	return def, nil
+}
+
+// field reads a message that is part of a definition. One that is missing counts as empty.
+func (d *decision) field(name, field string, m proto.Message) (good bool, err error) {
+	data := &lifecyclepb.StateData{}
+	found, good, err := d.message(lifecycleNamespace, "namespaces/fields/"+name+"/"+field, data)
+	if err != nil || !found {
+		return !found, err
+	}
+	return good && proto.Unmarshal(data.GetBytes(), m) == nil, nil
 }
 
 func (d *decision) readLegacyDefinition(name string) (*definition, error) {
