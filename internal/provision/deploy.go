@@ -40,7 +40,7 @@ type Deployment struct {
 // Deploy builds a contract, runs it as a service, and makes it the channel's:
 // installed on every member's peers, approved and committed. A contract that is
 // there already is upgraded. progress is told each step.
-func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step string)) error {
+func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step string)) (err error) {
 	if d.Command == nil {
 		source, err := filepath.Abs(d.Source)
 		if err != nil {
@@ -64,6 +64,9 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 	if err != nil {
 		return err
 	}
+	if _, err := definition.ValidationParameter(); err != nil {
+		return err
+	}
 
 	process, command := fmt.Sprintf("%s-%d", d.Name, definition.Sequence), d.Command
 	if command == nil {
@@ -82,6 +85,14 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 	}
 	contract := Contract{Name: process, Command: serviceCommand(command, address(port), pkg.ID), PackageID: pkg.ID, Port: port}
 	progress("run it as a service on " + address(port))
+	committing := false
+	defer func() {
+		// A contract that is not the channel's must not stay in network.yaml: one that
+		// cannot start would keep the network from starting too.
+		if err != nil && !committing {
+			err = errors.Join(err, n.stopContract(context.WithoutCancel(ctx), contract.Name))
+		}
+	}()
 	if err := n.run(ctx, contract); err != nil {
 		return err
 	}
@@ -100,6 +111,7 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 		}
 	}
 	progress("commit " + definition.Name + " " + definition.Version)
+	committing = true // a failure may be a lost answer
 	if err := admin.Commit(ctx, c.Channel(n.Channel), mspIDs(approvers), definition); err != nil {
 		return err
 	}
@@ -230,7 +242,14 @@ func build(ctx context.Context, source, target string) ([]string, error) {
 		return nil, err
 	case kind == "go":
 		binary := filepath.Join(target, "contract")
-		return []string{binary}, runIn(ctx, source, "go", "build", "-trimpath", "-o", binary, ".")
+		if err := runIn(ctx, source, "go", "build", "-trimpath", "-o", binary, "."); err != nil {
+			return nil, err
+		}
+		// Of a library, go build makes an archive.
+		if info, err := os.Stat(binary); err != nil || info.Mode()&0o100 == 0 {
+			return nil, fmt.Errorf("%s holds a Go library: a contract is a program, `package main`", source)
+		}
+		return []string{binary}, nil
 	default:
 		if err := os.CopyFS(target, withoutModules{os.DirFS(source)}); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
@@ -250,7 +269,8 @@ func build(ctx context.Context, source, target string) ([]string, error) {
 // the environment.
 func serviceCommand(command []string, address, packageID string) []string {
 	if filepath.Base(command[0]) == "fabric-chaincode-node" {
-		return append(command, "--chaincode-address", address, "--chaincode-id", packageID, "--chaincode-tls-disabled", "true")
+		return append(command, "--chaincode-address", address, "--chaincode-id", packageID,
+			"--module-path", filepath.Dir(filepath.Dir(filepath.Dir(command[0]))))
 	}
 	return command
 }

@@ -3,8 +3,7 @@
 // doing. Output goes to one log file a process.
 //
 // It knows nothing of what the processes do. A Supervisor lives as long as
-// `hansa up`; a pid file beside each log lets the next one find and stop what a
-// killed supervisor left behind.
+// `hansa up`; the next one finds and stops what a killed supervisor left behind.
 package process
 
 import (
@@ -31,7 +30,7 @@ type Spec struct {
 	Name    string   `json:"name"`
 	Role    string   `json:"role"` // peer, orderer, ca, contract
 	Command []string `json:"command"`
-	Dir     string   `json:"dir"` // working directory; holds the log and the pid file
+	Dir     string   `json:"dir"` // working directory; holds the log
 	Env     []string `json:"env,omitempty"`
 	// Address is where the process serves, for people to read.
 	Address string `json:"address"`
@@ -41,8 +40,7 @@ type Spec struct {
 }
 
 // Log is the file that holds the output of a process.
-func (s Spec) Log() string     { return filepath.Join(s.Dir, "log") }
-func (s Spec) pidFile() string { return filepath.Join(s.Dir, "pid") }
+func (s Spec) Log() string { return filepath.Join(s.Dir, "log") }
 
 // Status is how a process is doing.
 type Status struct {
@@ -152,7 +150,6 @@ func (s *Supervisor) keep(ctx context.Context, c *child, command *exec.Cmd) {
 			s.log.Warn("process ended", "name", c.spec.Name, "exit", exitText(err, c.spec), "log", c.spec.Log())
 		case <-ctx.Done():
 			stop(command.Process, exited)
-			os.Remove(c.spec.pidFile())
 			c.set(func(st *Status) { st.PID, st.Ready = 0, false })
 			return
 		}
@@ -198,10 +195,7 @@ func launch(spec Spec) (*exec.Cmd, error) {
 	// Its own group: Ctrl-C in the terminal reaches the supervisor alone, which
 	// then stops the processes in order.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	return command, os.WriteFile(spec.pidFile(), []byte(strconv.Itoa(command.Process.Pid)), 0o640)
+	return command, command.Start()
 }
 
 // stop asks a process to end, and kills it after stopGrace.
@@ -216,35 +210,61 @@ func stop(p *os.Process, exited <-chan error) {
 }
 
 // StopStale stops the processes of specs that a killed supervisor left running.
-// Only the one who holds the network's lock may call it.
+// Only the one who holds the network's lock may call it. They are known by their
+// command lines: a pid file can miss a process whose supervisor was killed
+// between starting it and writing the file.
 func StopStale(specs []Spec) {
-	for _, spec := range specs {
-		raw, err := os.ReadFile(spec.pidFile())
-		if err != nil {
-			continue
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return // not Linux: the check of the ports names what is left
+	}
+	var stale []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err == nil && slices.ContainsFunc(specs, func(s Spec) bool { return runs(pid, s.Command) }) {
+			// It is no child of ours, so its end can only be seen, not waited for.
+			syscall.Kill(pid, syscall.SIGTERM)
+			stale = append(stale, pid)
 		}
-		pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-		if err != nil || !runs(pid, spec.Command[0]) {
-			continue
-		}
-		// It is no child of ours, so its end can only be seen, not waited for.
-		syscall.Kill(pid, syscall.SIGTERM)
-		for deadline := time.Now().Add(stopGrace); runs(pid, spec.Command[0]); time.Sleep(readyInterval) {
+	}
+	deadline := time.Now().Add(stopGrace)
+	for _, pid := range stale {
+		for alive(pid) {
 			if time.Now().After(deadline) {
 				syscall.Kill(pid, syscall.SIGKILL)
-				deadline = deadline.Add(stopGrace)
 			}
+			time.Sleep(readyInterval)
 		}
 	}
 }
 
-// runs says whether pid is a live process of the given program: pids are reused.
-func runs(pid int, program string) bool {
-	link, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && filepath.Base(strings.TrimSuffix(link, " (deleted)")) == filepath.Base(program)
+// runs says whether pid is a process of the command. A script's command line
+// begins with its interpreter; another build of the same program counts too, if
+// its arguments tell that it is this node.
+func runs(pid int, command []string) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return false
+	}
+	args := strings.Split(strings.TrimSuffix(string(raw), "\x00"), "\x00")
+	if len(args) < len(command) {
+		return false
+	}
+	args = args[len(args)-len(command):]
+	return slices.Equal(args[1:], command[1:]) && (args[0] == command[0] || len(command) > 1 && filepath.Base(args[0]) == filepath.Base(command[0]))
 }
 
-// exitText says how a process ended, with the last line that it wrote.
+// alive says whether pid is a process that has not ended; a zombie has.
+func alive(pid int) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(raw), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+// exitText says how a process ended, with the line it wrote last that tells of an error.
 func exitText(err error, spec Spec) string {
 	text := "ended with success"
 	if err != nil {
@@ -269,6 +289,12 @@ func lastLine(file string) string {
 	buffer := make([]byte, tail)
 	n, _ := f.Read(buffer)
 	lines := strings.Split(strings.TrimSpace(string(buffer[:n])), "\n")
+	// An uncaught error of a Node contract ends in its stack, not in its message.
+	for _, line := range slices.Backward(lines) {
+		if strings.HasPrefix(line, "Error: ") {
+			return line
+		}
+	}
 	return lines[len(lines)-1]
 }
 
