@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -223,20 +224,16 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 			l.Close()
 			return err
 		}
-		contractServer := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+		contractServer := grpc.NewServer(grpc.MaxRecvMsgSize(contracthost.MaxMessageBytes), grpc.MaxSendMsgSize(contracthost.MaxMessageBytes))
 		peerpb.RegisterChaincodeSupportServer(contractServer, p.host)
 		group.Go(func() error { return serveGRPC(ctx, contractServer, contractListener) })
 	}
-	if err := ops.start(ctx, group, c.Operations, p.collectors(delivery)...); err != nil {
+	if err := ops.start(ctx, group, c.Operations, slices.Concat(delivery.Collectors(), endorser.Collectors(), []prometheus.Collector{p.channels})...); err != nil {
 		l.Close()
 		return err
 	}
 	group.Go(func() error { return serveGRPC(ctx, server, l) })
 	return nil
-}
-
-func (p *peer) collectors(delivery *deliver.Server) []prometheus.Collector {
-	return append(delivery.Collectors(), p.channels)
 }
 
 // lockData keeps a second process from a node's data folder.
