@@ -129,6 +129,7 @@ func (s *Supervisor) start(spec Spec) (*child, error) {
 		cancel()
 		return nil, err
 	}
+	c.status.PID = command.Process.Pid // before anyone waits until it is ready
 	go func() {
 		defer close(c.done)
 		s.keep(ctx, c, command)
