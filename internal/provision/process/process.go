@@ -130,6 +130,7 @@ func (s *Supervisor) start(spec Spec) (*child, error) {
 		return nil, err
 	}
 	c.status.PID = command.Process.Pid // before anyone waits until it is ready
+	c.started(command) // now: who waits takes a process without pid for a dead one
 	go func() {
 		defer close(c.done)
 		s.keep(ctx, c, command)
@@ -142,7 +143,6 @@ func (s *Supervisor) keep(ctx context.Context, c *child, command *exec.Cmd) {
 	backoff := minBackoff
 	for {
 		started := time.Now()
-		c.set(func(st *Status) { st.PID, st.Since, st.Ready = command.Process.Pid, started, false })
 		exited := make(chan error, 1)
 		go func() { exited <- command.Wait() }()
 		select {
@@ -167,11 +167,16 @@ func (s *Supervisor) keep(ctx context.Context, c *child, command *exec.Cmd) {
 			var err error
 			if command, err = launch(c.spec); err == nil {
 				c.set(func(st *Status) { st.Restarts++ })
+				c.started(command)
 				break
 			}
 			s.log.Error("cannot start process", "name", c.spec.Name, "error", err)
 		}
 	}
+}
+
+func (c *child) started(command *exec.Cmd) {
+	c.set(func(st *Status) { st.PID, st.Since, st.Ready = command.Process.Pid, time.Now(), false })
 }
 
 func (c *child) set(change func(*Status)) {
