@@ -130,7 +130,7 @@ func (s *Supervisor) start(spec Spec) (*child, error) {
 		return nil, err
 	}
 	c.status.PID = command.Process.Pid // before anyone waits until it is ready
-	c.started(command) // now: who waits takes a process without pid for a dead one
+	c.started(command)                 // now: who waits takes a process without pid for a dead one
 	go func() {
 		defer close(c.done)
 		s.keep(ctx, c, command)
