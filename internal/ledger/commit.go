@@ -143,6 +143,7 @@ type work struct {
 	missing      []Missing
 	bytes, extra []byte
 	tip          savepoint
+	places       map[string]txPlace // what it adds to the transaction index
 }
 
 func (l *Ledger) prepare(c *Commit, number uint64) (*work, error) {
@@ -279,6 +280,7 @@ func (l *Ledger) apply(w *work, b *pebble.Batch) error {
 		return err
 	}
 	l.recent.add(w.number, w.bytes)
+	l.txs.add(w.places)
 	l.mu.Lock()
 	l.tip = w.tip
 	if l.changed != nil {
@@ -369,6 +371,7 @@ func (l *Ledger) index(b *pebble.Batch, w *work) error {
 		return err
 	}
 	seen := make(map[string]bool, len(w.codes))
+	w.places = make(map[string]txPlace, len(w.codes))
 	for i, tx := range w.block.Txs {
 		id := TxID(tx)
 		if id == "" || seen[id] {
@@ -387,7 +390,8 @@ func (l *Ledger) index(b *pebble.Batch, w *work) error {
 				return fmt.Errorf("read transaction index: %w", err)
 			}
 		}
-		if err := b.Set(key, txPlace{w.number, uint64(i), w.codes[i]}.encode(), nil); err != nil {
+		w.places[id] = txPlace{w.number, uint64(i), w.codes[i]}
+		if err := b.Set(key, w.places[id].encode(), nil); err != nil {
 			return err
 		}
 	}

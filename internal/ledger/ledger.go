@@ -78,6 +78,7 @@ type Ledger struct {
 	hints     *statedb.Hints
 	transient *privatedb.Transient
 	recent    *recent
+	txs       *recentTxs
 
 	// trouble is the last error of the database's background work, until that work succeeds again.
 	trouble atomic.Pointer[error]
@@ -122,6 +123,7 @@ func Open(config Config) (*Ledger, error) {
 	if l.transient, err = privatedb.OpenTransient(privatedb.TransientConfig{Dir: fs.PathJoin(config.Dir, "transient"), FS: fs, MaxBytes: config.TransientBytes}); err != nil {
 		return nil, wrap(err)
 	}
+	l.txs = newRecentTxs(l.Height())
 	if err := l.catchUp(); err != nil {
 		return nil, wrap(err)
 	}

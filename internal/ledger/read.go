@@ -75,8 +75,17 @@ func (l *Ledger) get(key []byte) ([]byte, error) {
 }
 
 func (l *Ledger) place(id string) (txPlace, error) {
+	if p, found, known := l.txs.look(id); found {
+		return p, nil
+	} else if known {
+		return p, fmt.Errorf("transaction %q: %w", id, ErrNotFound)
+	}
+	height := l.Height() // read first: what is committed meanwhile counts as unknown
 	b, err := l.get(append([]byte{prefixTx}, id...))
 	if err != nil {
+		if errors.Is(err, ErrNotFound) {
+			l.txs.miss(id, height)
+		}
 		return txPlace{}, fmt.Errorf("transaction %q: %w", id, err)
 	}
 	return decodeTxPlace(b)
@@ -84,6 +93,9 @@ func (l *Ledger) place(id string) (txPlace, error) {
 
 // HasTx reports whether any transaction, valid or not, was committed under that id.
 func (l *Ledger) HasTx(id string) (bool, error) {
+	if _, found, known := l.txs.look(id); known {
+		return found, nil
+	}
 	_, err := l.place(id)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
