@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// screen is where the person looks on.
+type screen struct {
+	*os.File
+	terminal bool
+}
+
+func newScreen(f *os.File) *screen { return &screen{f, term.IsTerminal(int(f.Fd()))} }
+
+// title begins a part of the job.
+func (s *screen) title(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if s.terminal {
+		text = "\x1b[1m" + text + "\x1b[0m"
+	}
+	fmt.Fprintln(s, text)
+}
+
+func (s *screen) say(format string, args ...any) { fmt.Fprintf(s, "  "+format+"\n", args...) }
+
+// quote shows what another command said.
+func (s *screen) quote(text string) {
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		s.say("%s", strings.TrimSpace(line))
+	}
+}
