@@ -123,7 +123,7 @@ func (j *job) prepare(ctx context.Context) error {
 		return nil
 	}
 	j.out.title("Install Fabric's Node client from npm")
-	install := program(ctx, "npm", "ci", "--omit=optional", "--no-audit", "--no-fund", "--loglevel=error")
+	install := program(ctx, "npm", "ci", "--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 	install.Dir = j.nodeDir()
 	_, err := output(install)
 	return err
