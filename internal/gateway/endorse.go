@@ -208,6 +208,9 @@ func (c *collection) fromPolicy(ctx context.Context) error {
 	if done, err := c.fill(ctx, discovery.Layout{first: 1}); err != nil {
 		return err
 	} else if !done {
+		if err := unknown(ch, c.in.chaincode); err != nil {
+			return status.Error(codes.FailedPrecondition, err.Error())
+		}
 		return fail(codes.Aborted, "failed to endorse transaction, see attached details for more info", c.details...)
 	}
 	if learned := c.responses[0].Interest; len(learned.GetChaincodes()) > 0 {

@@ -21,7 +21,8 @@ func (s *Server) Evaluate(ctx context.Context, request *gatewaypb.EvaluateReques
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "failed to unpack transaction proposal: %s", err)
 	}
-	if _, ok := s.Channels(in.channelID); !ok {
+	ch, ok := s.Channels(in.channelID)
+	if !ok {
 		return nil, status.Errorf(codes.Unavailable, "failed to get config for channel [%s]: the peer has not joined it", in.channelID)
 	}
 	peers, err := s.evaluators(in, request.GetTargetOrganizations())
@@ -47,6 +48,9 @@ func (s *Server) Evaluate(ctx context.Context, request *gatewaypb.EvaluateReques
 		if !v.retry {
 			return nil, fail(v.code, "evaluate call to endorser returned error: "+v.message, details...)
 		}
+	}
+	if err := unknown(ch, in.chaincode); err != nil {
+		return nil, status.Errorf(codes.FailedPrecondition, "no peers available to evaluate chaincode %s in channel %s: %s", in.chaincode, in.channelID, err)
 	}
 	return nil, fail(code, "failed to evaluate transaction, see attached details for more info", details...)
 }
@@ -84,6 +88,16 @@ func (s *Server) evaluators(in *invocation, targets []string) ([]Peer, error) {
 		err = fmt.Errorf("no endorsers found in the gateway's organization; retry specifying target organization(s) to protect transient data: %w", err)
 	}
 	return nil, err
+}
+
+// unknown says why no peer can run the chaincode: the channel has none of that
+// name. It is asked only after a failure, so that what succeeds does not pay for it.
+func unknown(ch Channel, chaincode string) error {
+	if chaincode == "cscc" || chaincode == "qscc" {
+		return nil // every peer has them, without a definition
+	}
+	_, err := ch.Rules().EndorsementPolicy(chaincode)
+	return err
 }
 
 // result prefers the contract's own answer in the endorsed action over the
