@@ -4,21 +4,81 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hansa-ledger/hansa/internal/contracthost"
 	"github.com/hansa-ledger/hansa/internal/endorse"
 	"github.com/hansa-ledger/hansa/internal/ledger"
+	"github.com/hansa-ledger/hansa/internal/lifecycle"
+	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/simulation"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
 
 // snapshot is a ledger's snapshot as simulations read it: the same methods, with
 // the iterators' types of the consumer.
-type snapshot struct{ *ledger.Snapshot }
+type snapshot struct {
+	*ledger.Snapshot
+	definitions *definitions
+}
 
 var _ endorse.Snapshot = snapshot{}
+
+// Get answers for contracts' definitions from memory: every proposal reads its contract's.
+func (s snapshot) Get(namespace, key string) (*rwset.VersionedValue, error) {
+	if namespace != lifecycle.Namespace {
+		return s.Snapshot.Get(namespace, key)
+	}
+	if value, ok := s.definitions.get(key, s.Height()); ok {
+		return value, nil
+	}
+	value, err := s.Snapshot.Get(namespace, key)
+	if err == nil {
+		s.definitions.put(key, value, s.Height())
+	}
+	return value, err
+}
+
+// definitions remembers the public state of contracts' definitions, for
+// snapshots between the block that changed it last and the newest that it knows.
+type definitions struct {
+	mu           sync.RWMutex
+	since, until uint64 // heights for which the values hold
+	values       map[string]*rwset.VersionedValue
+}
+
+// maxDefinitions bounds the keys that are remembered; four of a contract are in use.
+const maxDefinitions = 4096
+
+func (d *definitions) get(key string, height uint64) (*rwset.VersionedValue, bool) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if height < d.since || height > d.until {
+		return nil, false
+	}
+	value, ok := d.values[key]
+	return value, ok
+}
+
+func (d *definitions) put(key string, value *rwset.VersionedValue, height uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if height >= d.since && height <= d.until && len(d.values) < maxDefinitions {
+		d.values[key] = value
+	}
+}
+
+// committed tells of every block, in order; changed says that it wrote definitions.
+func (d *definitions) committed(height uint64, changed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until = height
+	if changed || d.values == nil {
+		d.since, d.values = height, map[string]*rwset.VersionedValue{}
+	}
+}
 
 func (s snapshot) Range(namespace, start, end string) (simulation.StateIterator, error) {
 	return s.Snapshot.Range(namespace, start, end)

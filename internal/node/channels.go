@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -52,8 +53,12 @@ type peerChannel struct {
 	*commit.Channel
 	id     string
 	peer   *peer
-	rules  definitionRules
+	plans  discovery.Planner
 	puller *deliver.Puller
+
+	// defined counts the blocks that changed definitions of contracts; known is what they were at one count.
+	defined atomic.Uint64
+	known   atomic.Pointer[definitions]
 }
 
 func newChannels(ctx context.Context, group *errgroup.Group, p *peer) *channels {
@@ -101,8 +106,13 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 	pipeline, err := commit.New(commit.Config{
 		ChannelID: id, Ledger: l, Genesis: genesis, Verifier: p.verifier, Self: p.signer.Serialize(), Log: log,
 		Committed: func(height uint64, updates *rwset.Updates) {
-			if slices.ContainsFunc(updates.Places(), func(at rwset.Place) bool { return at.Namespace == lifecycle.Namespace }) {
+			places := updates.Places()
+			if slices.ContainsFunc(places, func(at rwset.Place) bool { return at.Namespace == lifecycle.Namespace }) {
 				p.catalog.Changed(id, height)
+				ch.defined.Add(1)
+				p.directory.Changed()
+			} else if slices.ContainsFunc(places, func(at rwset.Place) bool { return at.Namespace == "" }) {
+				p.directory.Changed() // the configuration
 			}
 		},
 	})
@@ -110,7 +120,6 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 		return err
 	}
 	ch.Channel = pipeline
-	ch.rules = definitionRules{ch}
 	ch.puller = deliver.NewPuller(deliver.PullerConfig{
 		ChannelID: id, Signer: p.signer, Certificate: &p.cert, Log: log, Next: pipeline.Next,
 		Endpoints: func() []deliver.Endpoint {
@@ -157,6 +166,7 @@ func (c *channels) Join(_ context.Context, id string, genesis *commonpb.Block) e
 	if err := c.start(id, l, genesis); err != nil {
 		return errors.Join(err, l.Close())
 	}
+	c.peer.directory.Changed()
 	c.peer.log.Info("joined channel", "channel", id)
 	return nil
 }
@@ -228,7 +238,7 @@ func (c *channels) snapshots(use func(channelID string, s simulation.Snapshot) e
 		if !ok {
 			continue
 		}
-		s := snapshot{ch.Ledger().NewSnapshot()}
+		s := ch.snapshot()
 		err := use(id, s)
 		if err := errors.Join(err, s.Close()); err != nil {
 			return err
@@ -295,70 +305,10 @@ func (ch *peerChannel) HasTx(id string) (bool, error) { return ch.Ledger().HasTx
 
 // Snapshot opens the state for endorsement.
 func (ch *peerChannel) Snapshot() (endorse.Snapshot, error) {
-	return snapshot{ch.Ledger().NewSnapshot()}, nil
+	return ch.snapshot(), nil
 }
 
 // Authorize says whether a signed request may read the channel's blocks.
 func (ch *peerChannel) Authorize(resource string, request policy.SignedData) error {
 	return ch.peer.access.CheckSigned(ch.id, resource, request.Data, request.Identity, request.Signature)
-}
-
-// Rules are the policies of the channel's contracts.
-func (ch *peerChannel) Rules() discovery.Rules { return ch.rules }
-
-// definitionRules reads the policies of committed contracts.
-type definitionRules struct{ channel *peerChannel }
-
-func (r definitionRules) contract(name string) (*lifecycle.Contract, error) {
-	s := snapshot{r.channel.Ledger().NewSnapshot()}
-	defer s.Close()
-	c, err := r.channel.peer.catalog.Lookup(r.channel.id, name, s)
-	if err != nil {
-		return nil, err
-	}
-	if c == nil {
-		return nil, fmt.Errorf("chaincode '%s' has not been defined on channel '%s'", name, r.channel.id)
-	}
-	return c, nil
-}
-
-// EndorsementPolicy implements discovery.Rules.
-func (r definitionRules) EndorsementPolicy(name string) (*peerpb.ApplicationPolicy, error) {
-	raw, err := r.policyBytes(name)
-	if err != nil {
-		return nil, err
-	}
-	return decodePolicy(raw)
-}
-
-func (r definitionRules) policyBytes(name string) ([]byte, error) {
-	if name == lifecycle.Namespace {
-		return lifecycle.EndorsementPolicy(r.channel.Bundle())
-	}
-	c, err := r.contract(name)
-	if err != nil {
-		return nil, err
-	}
-	return c.Validation.GetValidationParameter(), nil
-}
-
-// CollectionPolicy implements discovery.Rules.
-func (r definitionRules) CollectionPolicy(name, collection string) (*peerpb.ApplicationPolicy, *commonpb.SignaturePolicyEnvelope, error) {
-	if mspID, ok := implicitMember(collection); ok {
-		raw, err := lifecycle.ImplicitPolicy(r.channel.Bundle(), mspID)
-		if err != nil {
-			return nil, nil, err
-		}
-		p, err := decodePolicy(raw)
-		return p, simulation.ImplicitCollection(mspID).GetMemberOrgsPolicy().GetSignaturePolicy(), err
-	}
-	c, err := r.contract(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	config := c.Collection(collection)
-	if config == nil {
-		return nil, nil, fmt.Errorf("chaincode '%s' has no collection '%s'", name, collection)
-	}
-	return config.GetEndorsementPolicy(), config.GetMemberOrgsPolicy().GetSignaturePolicy(), nil
 }

@@ -52,7 +52,7 @@ type Config struct {
 	MaxInFlight      int   `yaml:"maxInFlight"`
 	MaxInFlightBytes int64 `yaml:"maxInFlightBytes"`
 	// MaxLinger is how long a busy chain waits for a block to fill, within the channel's BatchTimeout; LingerGap ends the
-	// wait when nothing arrives for so long. A chain with little traffic does not wait. Defaults 20ms and 2ms.
+	// wait when nothing arrives for so long. A chain with little traffic does not wait. Defaults 20ms and 5ms.
 	MaxLinger time.Duration `yaml:"maxLinger"`
 	LingerGap time.Duration `yaml:"lingerGap"`
 	// LogBytes is the size at which a channel's consensus log is compacted. Default 16 MiB.
@@ -97,7 +97,7 @@ func (c *Config) fill() error {
 		c.MaxLinger = 20 * time.Millisecond
 	}
 	if c.LingerGap == 0 {
-		c.LingerGap = 2 * time.Millisecond
+		c.LingerGap = 5 * time.Millisecond
 	}
 	if c.LogBytes == 0 {
 		c.LogBytes = 16 << 20

@@ -98,6 +98,27 @@ type Result struct {
 	NextBundle *channel.Bundle
 }
 
+// definitionsOnce reads each key of the contracts' definitions once a block: every
+// transaction reads its contract's.
+type definitionsOnce struct {
+	State
+	seen map[string]*rwset.VersionedValue
+}
+
+func (o *definitionsOnce) Get(namespace, key string) (*rwset.VersionedValue, error) {
+	if namespace != lifecycleNamespace {
+		return o.State.Get(namespace, key)
+	}
+	if value, ok := o.seen[key]; ok {
+		return value, nil
+	}
+	value, err := o.State.Get(namespace, key)
+	if err == nil {
+		o.seen[key] = value
+	}
+	return value, err
+}
+
 // Decide gives the verdicts. b is the channel's configuration before the block and state the state before it. If p
 // was prepared under another configuration, which a caller should avoid, it is prepared again.
 func (v *Validator) Decide(b *channel.Bundle, p *Prepared, state State) (*Result, error) {
@@ -105,7 +126,7 @@ func (v *Validator) Decide(b *channel.Bundle, p *Prepared, state State) (*Result
 		p = v.Prepare(b, p.Block)
 	}
 	d := &decision{
-		validator: v, bundle: b, Prepared: p, state: state,
+		validator: v, bundle: b, Prepared: p, state: &definitionsOnce{State: state, seen: map[string]*rwset.VersionedValue{}},
 		codes:       make([]Code, len(p.txs)),
 		updates:     rwset.NewUpdates(p.Block.GetHeader().GetNumber()),
 		definitions: map[string]*definition{},
