@@ -25,13 +25,21 @@ func table(t testing.TB, pub *ecdsa.PublicKey) identity.KeyTable {
 	return k
 }
 
+func point(pub *ecdsa.PublicKey) []byte {
+	uncompressed, err := pub.Bytes()
+	if err != nil {
+		return nil
+	}
+	return uncompressed
+}
+
 // agree compares the table's verdict with the standard library's.
 func agree(t testing.TB, what string, pub *ecdsa.PublicKey, k identity.KeyTable, digest [32]byte, r, s *big.Int) bool {
 	t.Helper()
 	rr, ss := new(big.Int).Set(r), new(big.Int).Set(s)
 	got, want := k.Verify(&digest, r, s), ecdsa.Verify(pub, digest[:], r, s)
 	if got != want {
-		t.Fatalf("%s: key %x %x digest %x r %x s %x: table says %t, crypto/ecdsa %t", what, pub.X, pub.Y, digest, r, s, got, want)
+		t.Fatalf("%s: key %x digest %x r %x s %x: table says %t, crypto/ecdsa %t", what, point(pub), digest, r, s, got, want)
 	}
 	if r.Cmp(rr) != 0 || s.Cmp(ss) != 0 {
 		t.Fatalf("%s: r or s was changed", what)

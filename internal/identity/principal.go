@@ -22,7 +22,6 @@ type demand struct {
 	role     *msppb.MSPRole
 	unit     *msppb.OrganizationUnit
 	identity []byte
-	nominal  error // verdict of an anonymity principal, the same for every X.509 identity
 	err      error
 }
 

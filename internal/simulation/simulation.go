@@ -82,7 +82,6 @@ type place struct{ namespace, collection string }
 type collections struct {
 	defined bool
 	configs map[string]*peerpb.StaticCollectionConfig
-	all     *peerpb.CollectionConfigPackage
 }
 
 // New starts a simulation.
