@@ -385,6 +385,28 @@ func (s *Store) settle(seg *segment, synced uint64) error {
 // may be the same slice. A segment in which anything changed is written anew, beside the old one until it is
 // durable; what was taken out is then in no file. It may not run while Append does; reads go on.
 func (s *Store) RewriteExtra(f func(number uint64, extra []byte) ([]byte, error)) error {
+	return s.rewriteSegments(func(*segment) bool { return true }, f)
+}
+
+// ReplaceExtra is RewriteExtra for the records that are named, and reads only the segments in which they are.
+func (s *Store) ReplaceExtra(extras map[uint64][]byte) error {
+	affected := func(seg *segment) bool {
+		for number := range extras {
+			if number >= seg.first && number-seg.first < uint64(len(seg.offsets)) {
+				return true
+			}
+		}
+		return false
+	}
+	return s.rewriteSegments(affected, func(number uint64, extra []byte) ([]byte, error) {
+		if replaced, ok := extras[number]; ok {
+			return replaced, nil
+		}
+		return extra, nil
+	})
+}
+
+func (s *Store) rewriteSegments(affected func(*segment) bool, f func(number uint64, extra []byte) ([]byte, error)) error {
 	if err := s.Sync(); err != nil {
 		return err
 	}
@@ -397,6 +419,9 @@ func (s *Store) RewriteExtra(f func(number uint64, extra []byte) ([]byte, error)
 		return err
 	}
 	for i, old := range segments {
+		if !affected(old) {
+			continue
+		}
 		if err := s.rewrite(i, old, f); err != nil {
 			return fmt.Errorf("rewrite %s: %w", old.name, err)
 		}

@@ -12,7 +12,8 @@
 //
 // It leaves out fetching blocks (package deliver), the verdicts (validate), and how a block is stored (ledger).
 //
-// Open this file first; private.go gathers private data, wait.go serves those who wait for a commit.
+// Open this file first; private.go gathers private data, late.go commits what comes after its block and erases what was
+// purged, wait.go serves those who wait for a commit.
 package commit
 
 import (
@@ -41,6 +42,7 @@ import (
 const (
 	DefaultPendingBlocks = 16
 	DefaultPendingBytes  = 64 << 20
+	DefaultEraseAfter    = 10 * time.Minute
 )
 
 // Config says what a Channel works with.
@@ -58,6 +60,9 @@ type Config struct {
 	// Committed is told of each block after it was committed and before those who wait for it: what caches of the
 	// state must know. It must not wait. nil for nobody.
 	Committed func(height uint64, updates *rwset.Updates)
+	// EraseAfter is for how long purged private data may stay in the files of the ledger, hidden from readers, before it is
+	// erased from them; blocks wait meanwhile. DefaultEraseAfter if 0.
+	EraseAfter time.Duration
 	// PendingBlocks and PendingBytes bound what is accepted and not yet committed. A single block larger than
 	// PendingBytes is taken when nothing else waits. 0 for the defaults.
 	PendingBlocks int
@@ -77,6 +82,8 @@ type Channel struct {
 	accepted  chan *work
 	pending   *semaphore.Weighted // bytes
 	waiting   *waiting
+	late      chan lateData
+	eraser    eraser // of the goroutine that commits
 
 	// arrival guards the end of the chain as accepted, which is ahead of the ledger.
 	arrival chan struct{} // a lock that can be given up on: holds one token
@@ -107,6 +114,9 @@ func New(config Config) (*Channel, error) {
 	if config.PendingBytes <= 0 {
 		config.PendingBytes = DefaultPendingBytes
 	}
+	if config.EraseAfter <= 0 {
+		config.EraseAfter = DefaultEraseAfter
+	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
@@ -119,6 +129,7 @@ func New(config Config) (*Channel, error) {
 		accepted:  make(chan *work, config.PendingBlocks),
 		pending:   semaphore.NewWeighted(config.PendingBytes),
 		waiting:   newWaiting(),
+		late:      make(chan lateData),
 		arrival:   make(chan struct{}, 1),
 		stopped:   make(chan struct{}),
 	}
@@ -285,10 +296,23 @@ func (c *Channel) verify(ctx context.Context, verified chan<- *work) error {
 	}
 }
 
-// commit decides, persists and notifies, one block after the other.
+// commit decides, persists and notifies, one block after the other. What else changes the ledger runs between blocks.
 func (c *Channel) commit(ctx context.Context, verified <-chan *work) error {
+	purged, err := c.ledger.HasPurges() // by an earlier run, which may not have come to erasing them
+	if err != nil {
+		return err
+	}
+	c.eraser = eraser{after: c.config.EraseAfter}
+	defer c.eraser.stop()
+	if purged {
+		c.eraser.purged()
+	}
 	for {
 		select {
+		case data := <-c.late:
+			c.commitLate(data)
+		case <-c.eraser.due:
+			c.erase()
 		case w := <-verified:
 			if err := c.commitOne(ctx, w); err != nil {
 				return fmt.Errorf("channel %q: commit block %d: %w", c.config.ChannelID, w.Header.Number, err)
@@ -327,6 +351,9 @@ func (c *Channel) commitOne(ctx context.Context, w *work) error {
 		return err
 	}
 	persisted := time.Now()
+	if len(result.Updates.Purges()) > 0 {
+		c.eraser.purged()
+	}
 	if result.NextBundle != nil {
 		c.bundle.Store(result.NextBundle)
 	}

@@ -216,8 +216,15 @@ func (a *applying) drop(k privateKey) {
 	}
 }
 
+// purge takes out what was purged, also what the block itself wrote before: the private write set of the purge, which would
+// delete it, may be missing.
 func (a *applying) purge() error {
 	for _, p := range a.Updates.Purges() {
+		for k, up := range a.updates {
+			if k.namespace == p.Namespace && k.collection == p.Collection && up.version.Compare(p.Version) < 0 && bytes.Equal(rwset.KeyHash(k.key), p.KeyHash) {
+				a.updates[k] = &privateUpdate{delete: true}
+			}
+		}
 		marker := inCollection(prefixPurge, p.Namespace, p.Collection, string(p.KeyHash))
 		if err := a.batch.Set(marker, encodeValue(p.Version, nil), nil); err != nil {
 			return err

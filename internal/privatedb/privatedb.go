@@ -197,8 +197,11 @@ func (v *View) Places() ([]rwset.Place, error) {
 }
 
 // Missing lists up to limit private write sets that this node should have but has not, the newest first.
-func (v *View) Missing(limit int) ([]Missing, error) {
-	it, err := v.reader.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixMissing}, UpperBound: []byte{prefixMissing + 1}})
+func (v *View) Missing(limit int) ([]Missing, error) { return v.MissingBelow(math.MaxUint64, limit) }
+
+// MissingBelow is Missing for the blocks below one.
+func (v *View) MissingBelow(block uint64, limit int) ([]Missing, error) {
+	it, err := v.reader.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixMissing}, UpperBound: blockPrefix(prefixMissing, block)})
 	if err != nil {
 		return nil, fmt.Errorf("list missing private data: %w", err)
 	}

@@ -29,7 +29,8 @@ const module = "github.com/hansa-ledger/hansa"
 
 // servicePackages maps our proto packages to the package that Fabric serves the
 // same services under. Where the last element is the same it is not listed.
-var servicePackages = map[string]string{"peer": "protos"}
+// The service that is Hansa's own keeps its name.
+var servicePackages = map[string]string{"peer": "protos", "privatedata": "hansa.privatedata"}
 
 func main() {
 	if err := run(".."); err != nil {
