@@ -134,7 +134,7 @@ func (j *job) prepare(ctx context.Context) error {
 func (j *job) start(ctx context.Context, n *network) (building time.Duration, err error) {
 	begun := time.Now()
 	if _, err := n.nodes(ctx); errors.Is(err, errNotRunning) {
-		if _, err := n.up(ctx, j.port); err != nil {
+		if err := n.start(ctx, j.port); err != nil {
 			return 0, err
 		}
 		j.out.say("it serves after %.2f s", time.Since(begun).Seconds())
@@ -228,7 +228,7 @@ func (j *job) run(ctx context.Context, dir string) (err error) {
 	if err := j.prepare(ctx); err != nil {
 		return err
 	}
-	n := &network{j.hansa, filepath.Join(dir, "network")}
+	n := &network{hansa: j.hansa, dir: filepath.Join(dir, "network")}
 	rounds := filepath.Join(dir, "rounds")
 	if !n.exists() {
 		// Records of a network that is gone say nothing about a new one.
@@ -238,9 +238,7 @@ func (j *job) run(ctx context.Context, dir string) (err error) {
 	}
 	defer func() {
 		j.out.title("\nStopping the network; its data stays in %s", n.dir)
-		if downErr := n.down(ctx); downErr != nil && err == nil {
-			err = downErr
-		}
+		err = errors.Join(err, n.stop(ctx))
 	}()
 	j.out.title("A business network of two members in %s", n.dir)
 	if _, err := j.start(ctx, n); err != nil {
@@ -257,8 +255,14 @@ func (j *job) run(ctx context.Context, dir string) (err error) {
 			number = max(number, k+1)
 		}
 	}
-	if err := j.verifyLast(ctx, n, filepath.Join(rounds, fmt.Sprint(number-1))); err != nil {
-		return err
+	for last := number - 1; last > 0; last-- {
+		ok, err := j.verifyRound(ctx, n, filepath.Join(rounds, fmt.Sprint(last)))
+		if err != nil {
+			return err
+		}
+		if ok {
+			break
+		}
 	}
 	j.out.title("\nShipment records for round %d, in %s", number, filepath.Join(rounds, fmt.Sprint(number)))
 	r, err := j.newRound(filepath.Join(rounds, fmt.Sprint(number)), number)
@@ -286,17 +290,19 @@ func byRole(cpu map[string]float64) string {
 	return b.String()
 }
 
-func (j *job) verifyLast(ctx context.Context, n *network, dir string) error {
-	last, ok, err := loadRound(dir)
+// verifyRound sees whether the records of an earlier round are still there; ok is
+// false for a round that was interrupted.
+func (j *job) verifyRound(ctx context.Context, n *network, dir string) (ok bool, err error) {
+	r, ok, err := loadRound(dir)
 	if err != nil || !ok {
-		return err
+		return false, err
 	}
-	j.out.title("\nThe records of the last time")
-	lost, err := j.verify(ctx, n, last)
+	j.out.title("\nThe records of round %s, from an earlier start", filepath.Base(dir))
+	lost, err := j.verify(ctx, n, r)
 	if err == nil && lost > 0 {
 		err = fmt.Errorf("%d shipments of %s are not in the ledger any more as they were; the network's processes wrote %s", lost, dir, n.logs())
 	}
-	return err
+	return true, err
 }
 
 // stay keeps the network up until Ctrl-C, or until somebody else stops it.
@@ -329,18 +335,12 @@ func (j *job) stay(ctx context.Context, n *network) error {
 `, filepath.Join(data, "members", "ORG", "connection.json"), filepath.Join(data, "crypto", "peerOrganizations"),
 		hansa, contractName, data, hansa, data, hansa, data)
 	j.out.title("Ctrl-C stops it; the next start goes on with all it has.")
-	ticker := time.NewTicker(5 * time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if _, err := n.nodes(ctx); errors.Is(err, errNotRunning) && ctx.Err() == nil {
-				return fmt.Errorf("%w: somebody stopped it, or it failed; %s and %s say more", errNotRunning, filepath.Join(n.dir, "up.log"), n.logs())
-			}
-		}
+	select {
+	case <-ctx.Done():
+	case <-n.ended: // never, if it was running before
+		j.out.say("somebody stopped it, or it failed; %s and %s say more", n.log(), n.logs())
 	}
+	return nil
 }
 
 // smoke does the job with a network that goes again.
@@ -352,7 +352,7 @@ func (j *job) smoke(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n := &network{j.hansa, filepath.Join(dir, "network")}
+	n := &network{hansa: j.hansa, dir: filepath.Join(dir, "network")}
 	defer func() {
 		if err == nil || ctx.Err() != nil {
 			err = errors.Join(err, os.RemoveAll(dir))
@@ -360,10 +360,9 @@ func (j *job) smoke(ctx context.Context) (err error) {
 			err = fmt.Errorf("%w\nall files of this run are kept in %s; the network's processes wrote %s", err, dir, n.logs())
 		}
 	}()
-	stopped := false
 	defer func() {
-		if !stopped {
-			n.down(ctx) // it may not have come up at all
+		if n.up != nil {
+			err = errors.Join(err, n.stop(ctx))
 		}
 	}()
 
@@ -400,7 +399,6 @@ func (j *job) smoke(ctx context.Context) (err error) {
 	if err := j.stop(ctx, n); err != nil {
 		return err
 	}
-	stopped = true
 	if found.Lost > 0 {
 		return fmt.Errorf("%d shipments are lost", found.Lost)
 	}
@@ -414,13 +412,13 @@ func (j *job) stop(ctx context.Context, n *network) error {
 		return err
 	}
 	begun := time.Now()
-	if err := n.down(ctx); err != nil {
+	if err := n.stop(ctx); err != nil {
 		return err
 	}
 	j.out.say("it stopped in %.2f s", time.Since(begun).Seconds())
 	for _, node := range nodes {
 		if syscall.Kill(node.PID, 0) == nil {
-			return fmt.Errorf("process %d (%s) runs on after `hansa down`", node.PID, node.Name)
+			return fmt.Errorf("process %d (%s) runs on after the network was stopped", node.PID, node.Name)
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ func main() {
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("interrupted; everything that was started is stopped")
+			err = fmt.Errorf("interrupted (%w)", err)
 		}
 		fmt.Fprintln(os.Stderr, "\nmainjob:", err)
 		os.Exit(1)

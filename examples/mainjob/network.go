@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,11 @@ import (
 // network is a Hansa network on this machine, seen through the hansa command.
 type network struct {
 	hansa, dir string
+
+	// up is the `hansa up` that this program started, nil if the network was running
+	// before; ended is closed when it has ended.
+	up    *exec.Cmd
+	ended chan struct{}
 }
 
 // downTimeout is how long a network may take to stop.
@@ -29,17 +35,71 @@ func (n *network) exists() bool {
 	return err == nil
 }
 
-// up starts the network and returns what hansa says about it.
-func (n *network) up(ctx context.Context, port int) (string, error) {
-	return output(program(ctx, n.hansa, "up", "--data", n.dir, "--port", fmt.Sprint(port), "--detach"))
+// log is what `hansa up` complains about.
+func (n *network) log() string { return n.dir + ".log" }
+
+// start runs `hansa up` and waits until the network serves.
+func (n *network) start(ctx context.Context, port int) error {
+	if err := os.MkdirAll(filepath.Dir(n.dir), 0o750); err != nil {
+		return err
+	}
+	log, err := os.Create(n.log())
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	// Not bound to ctx: it outlives the applications and is stopped after them.
+	up := program(context.WithoutCancel(ctx), n.hansa, "up", "--data", n.dir, "--port", fmt.Sprint(port))
+	up.Stderr = log
+	says, err := up.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := up.Start(); err != nil {
+		return err
+	}
+	n.up, n.ended = up, make(chan struct{})
+	serves := make(chan struct{})
+	go func() {
+		defer close(n.ended)
+		lines := bufio.NewReader(says)
+		if _, err := lines.ReadString('\n'); err == nil {
+			close(serves) // it says nothing before
+		}
+		io.Copy(io.Discard, lines)
+		up.Wait()
+	}()
+	select {
+	case <-serves:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ended:
+		text, _ := os.ReadFile(n.log())
+		return explained(up, errors.New("it ended"), string(text))
+	}
 }
 
-// down stops the network, whatever became of the caller's context.
-func (n *network) down(ctx context.Context) error {
+// stop stops the network, whatever became of the caller's context, and waits
+// until its processes are gone.
+func (n *network) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTimeout)
 	defer cancel()
-	_, err := output(program(ctx, n.hansa, "down", "--data", n.dir))
-	return err
+	if n.up == nil {
+		_, err := output(program(ctx, n.hansa, "down", "--data", n.dir))
+		return err
+	}
+	up := n.up
+	n.up = nil
+	up.Process.Signal(syscall.SIGTERM) // fails only if it has ended
+	select {
+	case <-n.ended:
+		return nil
+	case <-ctx.Done():
+		up.Process.Kill()
+		<-n.ended
+		return fmt.Errorf("the network did not stop within %s and was killed; %s and %s say more", downTimeout, n.log(), n.logs())
+	}
 }
 
 // hasContract tells whether a contract is on the channel.
@@ -112,7 +172,7 @@ func (n *network) logs() string { return filepath.Join(n.dir, "nodes", "*", "log
 func program(ctx context.Context, name string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, args...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGTERM) }
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGINT) }
 	c.WaitDelay = 10 * time.Second
 	return c
 }
