@@ -257,6 +257,9 @@ func (l *Ledger) gather(w *work) (*pebble.Batch, error) {
 		err = l.index(b, w)
 	}
 	if err == nil {
+		err = writeCollections(b, w.updates, state)
+	}
+	if err == nil {
 		var expired []privatedb.ExpiredHash
 		expired, err = privatedb.NewView(l.db).Apply(b, privatedb.Block{Updates: w.updates, Data: w.private, Missing: w.missing, State: state})
 		for _, e := range expired {
@@ -378,7 +381,7 @@ func (l *Ledger) index(b *pebble.Batch, w *work) error {
 			continue
 		}
 		seen[id] = true
-		key := append([]byte{prefixTx}, id...)
+		key := txKey(id)
 		if w.codes[i] != byte(peerpb.TxValidationCode_VALID) {
 			// A valid transaction's id was found free by validation; any other may be a copy.
 			_, closer, err := l.db.Get(key)

@@ -13,19 +13,49 @@ import (
 
 // Keys of the derived database that are this package's; statedb and privatedb have the others.
 //
-//	m                       savepoint
-//	t  transaction id       block, transaction, code
-//	b  hash of the header   block number
+//	m                          savepoint
+//	t  length  transaction id  block, transaction, code; nothing for one that only a snapshot knows
+//	b  hash of the header      block number
+//	c  Fabric's own key        collections of a contract as a block changed them, see collections.go
 const (
-	keySavepoint    = 'm'
-	prefixTx        = 't'
-	prefixBlockHash = 'b'
+	keySavepoint      = 'm'
+	prefixTx          = 't'
+	prefixBlockHash   = 'b'
+	prefixCollections = 'c'
 )
+
+// derivedFormat counts the changes of this layout and those of statedb and privatedb. Derived data of another format is
+// thrown away by Open and made again.
+const derivedFormat = 2
+
+// txKey puts the length in front, so that identifiers are in the order of a snapshot's file.
+func txKey(id string) []byte {
+	b := make([]byte, 0, 16+len(id))
+	if b = append(b, prefixTx); len(id) < 0xff {
+		b = append(b, byte(len(id)))
+	} else {
+		b = binary.BigEndian.AppendUint64(append(b, 0xff), uint64(len(id)))
+	}
+	return append(b, id...)
+}
+
+// cutTxKey gives the identifier in a key.
+func cutTxKey(key []byte) (string, error) {
+	skip := 2
+	if len(key) > 1 && key[1] == 0xff {
+		skip += 8
+	}
+	if len(key) < skip {
+		return "", fmt.Errorf("transaction index: bad key %x", key)
+	}
+	return string(key[skip:]), nil
+}
 
 // savepoint says up to where the derived data is complete.
 type savepoint struct {
 	height                         uint64
 	hash, previousHash, commitHash []byte
+	format                         uint64 // of the data as it was found; what is written is always derivedFormat
 }
 
 func (s savepoint) encode() []byte {
@@ -33,7 +63,7 @@ func (s savepoint) encode() []byte {
 	for _, h := range [][]byte{s.hash, s.previousHash, s.commitHash} {
 		b = append(binary.AppendUvarint(b, uint64(len(h))), h...)
 	}
-	return b
+	return binary.AppendUvarint(b, derivedFormat)
 }
 
 func readSavepoint(r pebble.Reader) (savepoint, error) {
@@ -52,6 +82,10 @@ func readSavepoint(r pebble.Reader) (savepoint, error) {
 		if x := d.bytes(); len(x) > 0 {
 			*h = append([]byte(nil), x...)
 		}
+	}
+	s.format = 1 // the first one did not say so
+	if len(d.b) > 0 {
+		s.format = d.number()
 	}
 	if d.bad {
 		return s, errors.New("read savepoint: cut short; remove the folder \"derived\" to have it made again")

@@ -7,6 +7,9 @@
 // log, and Open brings it up to the log again by applying the blocks behind the savepoint, by the validation
 // codes that are stored with them. The folder "derived" may be deleted while the node is down; Open makes it again.
 //
+// A ledger that begins with a snapshot (Bootstrap) keeps the snapshot's files in the folder "bootstrap": they stand for the
+// blocks that it does not have.
+//
 // Readers take a Snapshot: one height, all stores consistent, never waiting for commits nor delaying them.
 //
 // Private data that was purged is hidden at once and leaves the disk with ErasePurged. What block-to-live ended is
@@ -31,6 +34,7 @@ import (
 
 	"github.com/hansa-ledger/hansa/internal/blockstore"
 	"github.com/hansa-ledger/hansa/internal/privatedb"
+	"github.com/hansa-ledger/hansa/internal/snapshotfile"
 	"github.com/hansa-ledger/hansa/internal/statedb"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
@@ -76,6 +80,8 @@ type Ledger struct {
 	db        *pebble.DB
 	cache     *pebble.Cache
 	hints     *statedb.Hints
+	first     uint64                 // number of the first block in the log
+	boot      *snapshotfile.Metadata // of the snapshot that the ledger began with; nil if with a genesis block
 	transient *privatedb.Transient
 	recent    *recent
 	txs       *recentTxs
@@ -114,7 +120,10 @@ func Open(config Config) (*Ledger, error) {
 	}
 	fs := l.config.FS
 	var err error
-	if l.blocks, err = blockstore.Open(fs.PathJoin(config.Dir, "blocks"), blockstore.Options{FS: fs, SegmentBytes: config.SegmentBytes}); err != nil {
+	if err = l.findBootstrap(); err != nil {
+		return nil, wrap(err)
+	}
+	if l.blocks, err = blockstore.Open(fs.PathJoin(config.Dir, "blocks"), blockstore.Options{FS: fs, SegmentBytes: config.SegmentBytes, First: l.first}); err != nil {
 		return nil, wrap(err)
 	}
 	if err := l.openDerived(); err != nil {
@@ -122,6 +131,11 @@ func Open(config Config) (*Ledger, error) {
 	}
 	if l.transient, err = privatedb.OpenTransient(privatedb.TransientConfig{Dir: fs.PathJoin(config.Dir, "transient"), FS: fs, MaxBytes: config.TransientBytes}); err != nil {
 		return nil, wrap(err)
+	}
+	if l.boot != nil && l.tip.height == 0 {
+		if err := l.importBootstrap(); err != nil {
+			return nil, wrap(err)
+		}
 	}
 	l.txs = newRecentTxs(l.Height())
 	if err := l.catchUp(); err != nil {
@@ -137,7 +151,28 @@ func orDefault[N int | int64 | uint64](n, otherwise N) N {
 	return n
 }
 
+// openDerived opens the derived data, or what is left after data of another format was thrown away.
 func (l *Ledger) openDerived() error {
+	if err := l.openDatabase(); err != nil {
+		return err
+	}
+	if l.tip.height == 0 || l.tip.format == derivedFormat {
+		return nil
+	}
+	l.log.Info("making the derived data again in the format of this program", "channel", l.config.ChannelID, "format", derivedFormat, "found", l.tip.format)
+	err := l.db.Close()
+	l.cache.Unref()
+	l.db, l.cache = nil, nil
+	if err != nil {
+		return fmt.Errorf("close derived data of another format: %w", err)
+	}
+	if err := l.config.FS.RemoveAll(l.config.FS.PathJoin(l.config.Dir, "derived")); err != nil {
+		return fmt.Errorf("remove derived data of another format: %w", err)
+	}
+	return l.openDatabase()
+}
+
+func (l *Ledger) openDatabase() error {
 	l.cache = pebble.NewCache(orDefault(l.config.CacheBytes, DefaultCacheBytes))
 	o := &pebble.Options{
 		FS:                          l.config.FS,
@@ -274,7 +309,11 @@ func (l *Ledger) LastCommitHash() []byte {
 func (l *Ledger) Info() *commonpb.BlockchainInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return &commonpb.BlockchainInfo{Height: l.tip.height, CurrentBlockHash: l.tip.hash, PreviousBlockHash: l.tip.previousHash}
+	info := &commonpb.BlockchainInfo{Height: l.tip.height, CurrentBlockHash: l.tip.hash, PreviousBlockHash: l.tip.previousHash}
+	if l.boot != nil {
+		info.BootstrappingSnapshotInfo = &commonpb.BootstrappingSnapshotInfo{LastBlockInSnapshot: l.boot.LastBlock}
+	}
+	return info
 }
 
 // ErrClosed is returned by reads of a closed ledger, and by Wait when it is closed meanwhile.

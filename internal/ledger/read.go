@@ -20,6 +20,9 @@ import (
 // BlockBytes gives a block as it was committed, with all metadata, in its wire form. Callers share the bytes and must not
 // change them.
 func (l *Ledger) BlockBytes(n uint64) ([]byte, error) {
+	if err := l.reaches(n); err != nil {
+		return nil, err
+	}
 	if height := l.Height(); n >= height {
 		return nil, fmt.Errorf("%w: block %d, height %d", ErrNotFound, n, height)
 	}
@@ -81,31 +84,42 @@ func (l *Ledger) place(id string) (txPlace, error) {
 		return p, fmt.Errorf("transaction %q: %w", id, ErrNotFound)
 	}
 	height := l.Height() // read first: what is committed meanwhile counts as unknown
-	b, err := l.get(append([]byte{prefixTx}, id...))
+	b, err := l.get(txKey(id))
 	if err != nil {
 		if errors.Is(err, ErrNotFound) {
 			l.txs.miss(id, height)
 		}
 		return txPlace{}, fmt.Errorf("transaction %q: %w", id, err)
 	}
+	if len(b) == 0 {
+		return txPlace{}, &BeforeSnapshotError{fmt.Sprintf("details for the TXID [%s] not available. Ledger bootstrapped from a snapshot. First available block = [%d]", id, l.first)}
+	}
 	return decodeTxPlace(b)
 }
 
-// HasTx reports whether any transaction, valid or not, was committed under that id.
+// HasTx reports whether any transaction, valid or not, was committed under that id. Those before the snapshot that the ledger
+// began with count.
 func (l *Ledger) HasTx(id string) (bool, error) {
 	if _, found, known := l.txs.look(id); known {
 		return found, nil
 	}
 	_, err := l.place(id)
+	if before := (*BeforeSnapshotError)(nil); errors.As(err, &before) {
+		return true, nil
+	}
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// TxStatus gives the code and block of the first transaction with that id; ok is false if there is none.
+// TxStatus gives the code and block of the first transaction with that id; ok is false if there is none. Of one before the
+// snapshot that the ledger began with nothing is known: *BeforeSnapshotError.
 func (l *Ledger) TxStatus(id string) (code peerpb.TxValidationCode, block uint64, ok bool, err error) {
 	p, err := l.place(id)
+	if before := (*BeforeSnapshotError)(nil); errors.As(err, &before) {
+		return 0, 0, false, err
+	}
 	if errors.Is(err, ErrNotFound) {
 		return 0, 0, false, nil
 	}
@@ -151,6 +165,9 @@ func (l *Ledger) envelope(n, tx uint64) ([]byte, error) {
 
 // PrivateData gives the private write sets that were committed with a block, without what was purged since.
 func (l *Ledger) PrivateData(n uint64) ([]TxPrivate, error) {
+	if err := l.reaches(n); err != nil {
+		return nil, err
+	}
 	if height := l.Height(); n >= height {
 		return nil, fmt.Errorf("%w: block %d, height %d", ErrNotFound, n, height)
 	}

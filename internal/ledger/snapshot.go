@@ -31,6 +31,7 @@ type Snapshot struct {
 	*statedb.State
 	ledger  *Ledger
 	snap    *pebble.Snapshot // nil if it could not be taken
+	reader  pebble.Reader    // snap, or what says why not
 	private *privatedb.View
 	tip     savepoint
 	once    sync.Once
@@ -57,7 +58,7 @@ func (l *Ledger) NewSnapshot() *Snapshot {
 }
 
 func (l *Ledger) snapshotOf(r pebble.Reader) *Snapshot {
-	return &Snapshot{State: statedb.New(r, l.hints), ledger: l, private: privatedb.NewView(r)}
+	return &Snapshot{State: statedb.New(r, l.hints), ledger: l, reader: r, private: privatedb.NewView(r)}
 }
 
 // broken is a reader that only says why it cannot read.
