@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -44,7 +46,27 @@ func (a *access) CheckSigned(channelID, resource string, data, creator, signatur
 	if err != nil {
 		return err
 	}
-	return denied(channelID, path, p.EvaluateSigned(set))
+	if err := p.EvaluateSigned(set); err != nil {
+		return denied(channelID, path, err)
+	}
+	return denied(channelID, path, a.unexpired(channelID, creator))
+}
+
+// unexpired refuses who asks for something now with a certificate that has
+// expired. Policies do not look at the clock, since blocks are judged by them too.
+func (a *access) unexpired(channelID string, creator []byte) error {
+	bundle, ok := a.bundles(channelID)
+	if !ok {
+		return nil // and no policy that it could have satisfied
+	}
+	id, err := bundle.MSPs().Deserialize(creator)
+	if err != nil {
+		return err
+	}
+	if end := id.ExpiresAt(); time.Now().After(end) {
+		return fmt.Errorf("the identity expired on %s", end.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // CheckIdentity decides on an identity whose signature was verified already.
@@ -57,6 +79,41 @@ func (a *access) CheckIdentity(channelID, resource string, id *identity.Identity
 		return err
 	}
 	return denied(channelID, path, p.EvaluateIdentities([]*identity.Identity{id}))
+}
+
+// Discover implements discovery.Access: as Fabric does, the channel's writers may
+// ask, and about the peer's own surroundings its member's administrators. Besides,
+// a peer of the channel's members may ask for the channel's peers: policies of
+// writers usually leave peers out, and peers must find each other.
+func (a *access) Discover(channelID string, peers bool, data, creator, signature []byte) error {
+	set := []policy.SignedData{{Data: data, Identity: creator, Signature: signature}}
+	if channelID == "" {
+		ids := policy.ValidIdentities(set, a.local)
+		if len(ids) == 0 {
+			return fmt.Errorf("the identity is not a valid one of %s, or its signature is wrong", a.mspID)
+		}
+		return a.checkLocal("discovery", channel.LocalAdmins, ids[0])
+	}
+	bundle, ok := a.bundles(channelID)
+	if !ok {
+		return fmt.Errorf("failed to get policy manager for channel [%s]", channelID)
+	}
+	p, ok := bundle.Policy("/Channel/Application/Writers")
+	if !ok {
+		return errors.New("the channel has no policy /Channel/Application/Writers")
+	}
+	err := p.EvaluateSigned(set)
+	if err == nil || !peers {
+		return err
+	}
+	for _, id := range policy.ValidIdentities(set, bundle.MSPs()) {
+		for _, org := range bundle.ApplicationOrgs() {
+			if org.MSPID == id.MSPID() && id.Satisfies(policy.Role(org.MSPID, msppb.MSPRole_PEER)) == nil {
+				return nil
+			}
+		}
+	}
+	return err
 }
 
 func (a *access) policyFor(channelID, resource string) (policy.Policy, string, error) {
