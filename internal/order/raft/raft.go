@@ -4,13 +4,14 @@
 // metadata), steps in messages from other members, ticks its clock, and calls Advance, which makes everything that the
 // library asked for durable, sends messages, and returns what is committed now.
 //
-// Guaranteed: nothing is sent to another member, and nothing is returned as committed, before the entries and votes it
-// depends on are fsynced in this node's log. A single member commits in one fsync however many entries are proposed
-// before one Advance. After a crash at any byte, Open gives back every committed entry behind Config.Applied; a torn end
+// Guaranteed: nothing is answered to another member, and nothing is returned as committed, before the entries and votes it
+// depends on are fsynced, here or on a majority. A leader sends new entries while it writes them itself: both fsyncs run
+// side by side. A single member commits in one fsync however many entries are proposed before one Advance. After a crash at any byte, Open gives back every committed entry behind Config.Applied; a torn end
 // of the log is cut, damage anywhere else is a CorruptLogError.
 //
-// Left out: connections between members (Transport is the seam), and catching up from a snapshot: a member that fell
-// behind the compacted log gets SnapshotError from Advance, since the blocks themselves are fetched another way.
+// Left out: connections between members (Transport is the seam), and what a snapshot stands for: a member that fell behind
+// the compacted log is sent one that says where the log begins, and its owner fetches the blocks another way before it
+// steps that message in.
 //
 // Open raft.go first, then wal.go for the log's format.
 package raft
@@ -24,6 +25,7 @@ import (
 
 	etcd "go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -39,8 +41,13 @@ type Config struct {
 	ID  uint64 // this member, from 1
 	// Members bootstraps a new log with these members, the same list on each of them. An existing log knows its own.
 	Members []uint64
-	// Applied is the index of the last entry whose effect the owner has kept; entries up to it are not returned again.
-	Applied       uint64
+	// Join starts a new log that is empty: the leader of an existing cluster, which has added this member, will fill it.
+	Join bool
+	// Applied is the index of the last entry whose effect the owner has kept.
+	Applied uint64
+	// Elsewhere says that the owner may have got effects of entries from elsewhere than this log, so that Applied says
+	// nothing about what the log holds. Entries up to Applied may then be returned again. Without it they never are.
+	Elsewhere     bool
 	ElectionTick  int
 	HeartbeatTick int
 	MaxInflight   int // append messages on their way to one member
@@ -59,16 +66,6 @@ type Committed struct {
 
 // ErrDropped says that a payload was not accepted: this node is not the leader, or has too much uncommitted.
 var ErrDropped = errors.New("proposal dropped")
-
-// SnapshotError says that the leader no longer has the entries that this member needs.
-type SnapshotError struct {
-	Index uint64 // of the last entry that is missing
-	Data  []byte // what the leader's owner gave to Compact
-}
-
-func (e *SnapshotError) Error() string {
-	return fmt.Sprintf("this member is behind the leader's log, which starts after entry %d", e.Index)
-}
 
 // Node is a member. All methods are for one goroutine.
 type Node struct {
@@ -90,6 +87,17 @@ type storage struct {
 	*etcd.MemoryStorage
 	conf *raftpb.ConfState
 	hard *raftpb.HardState
+}
+
+// Snapshot overrides the snapshot's members with those of now: a member that was added since it was taken would refuse it.
+func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
+	snap, err := s.MemoryStorage.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	m := snap.GetMetadata()
+	return &raftpb.Snapshot{Data: snap.GetData(), Metadata: &raftpb.SnapshotMetadata{
+		ConfState: s.conf, Index: new(m.GetIndex()), Term: new(m.GetTerm())}}, nil
 }
 
 func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
@@ -128,10 +136,10 @@ func Open(cfg Config) (*Node, error) {
 func open(cfg Config, w *wal, st *state) (*Node, error) {
 	fresh := st == nil
 	if fresh {
-		if len(cfg.Members) == 0 {
+		if len(cfg.Members) == 0 && !cfg.Join {
 			return nil, errors.New("a new raft log needs its members")
 		}
-		if cfg.Applied != 0 {
+		if cfg.Applied != 0 && !cfg.Join {
 			return nil, fmt.Errorf("the raft log in %s is missing, yet entry %d has been applied: restore the folder, or remove the channel and join it again", cfg.Dir, cfg.Applied)
 		}
 		st = &state{base: raftpb.EnsureSnapshot(nil), conf: raftpb.EnsureConfState(nil)}
@@ -152,6 +160,10 @@ func open(cfg Config, w *wal, st *state) (*Node, error) {
 	if base := st.base.GetMetadata().GetIndex(); applied < base {
 		return nil, fmt.Errorf("the raft log in %s starts behind entry %d, yet only entry %d has been applied: blocks that were durable are missing; restore them, or remove the channel and join it again", cfg.Dir, base, applied)
 	}
+	if cfg.Elsewhere || cfg.Join {
+		// The log may end before what was applied, and its end may be an entry that was never committed.
+		applied = min(applied, max(s.hard.GetCommit(), st.base.GetMetadata().GetIndex()))
+	}
 	if last, _ := s.LastIndex(); applied > last {
 		return nil, fmt.Errorf("the raft log in %s ends at entry %d, yet entry %d has been applied: restore the folder, or remove the channel and join it again", cfg.Dir, last, applied)
 	}
@@ -171,13 +183,14 @@ func open(cfg Config, w *wal, st *state) (*Node, error) {
 		MaxUncommittedEntriesSize: math.MaxInt64, CheckQuorum: true, PreVote: true,
 		// Only the leader makes blocks, so a proposal forwarded by raft could never fit the chain.
 		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
 		Logger:                    &logger{cfg.Log},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	n := &Node{cfg: cfg, raw: raw, storage: s, wal: w, hard: s.hard, applied: applied}
-	if last, _ := s.LastIndex(); last == 0 {
+	if last, _ := s.LastIndex(); last == 0 && !cfg.Join && len(cfg.Members) > 0 {
 		peers := make([]etcd.Peer, len(cfg.Members))
 		for i, id := range cfg.Members {
 			peers[i].ID = id
@@ -206,12 +219,84 @@ func (n *Node) Propose(data []byte) error {
 // Tick moves raft's clock on by one tick.
 func (n *Node) Tick() { n.raw.Tick() }
 
-// Step gives raft a message of another member.
-func (n *Node) Step(m *raftpb.Message) error {
+// ProposeChange makes the member of that id join or leave the cluster, if this node leads. One change at a time: raft
+// ignores another until the first is in force, which Members tells.
+func (n *Node) ProposeChange(id uint64, add bool) error {
+	if !n.Leading() {
+		return ErrDropped
+	}
+	kind := raftpb.ConfChangeRemoveNode
+	if add {
+		kind = raftpb.ConfChangeAddNode
+	}
+	if err := n.raw.ProposeConfChange(&raftpb.ConfChange{Type: kind.Enum(), NodeId: new(id)}); errors.Is(err, etcd.ErrProposalDropped) {
+		return ErrDropped
+	} else if err != nil {
+		return fmt.Errorf("propose change of members: %w", err)
+	}
+	return nil
+}
+
+// Campaign asks for the lead now, not an election timeout later. The other members refuse while they hear from a leader.
+func (n *Node) Campaign() error {
+	if err := n.raw.Campaign(); err != nil {
+		return fmt.Errorf("campaign: %w", err)
+	}
+	return nil
+}
+
+// TransferLead asks the member that has most of the log, of those that were heard from lately, to take the lead at once.
+// It returns 0 when there is none. Until the lead has moved, or an election timeout has passed, proposals are dropped.
+func (n *Node) TransferLead() uint64 {
+	if !n.leading {
+		return 0
+	}
+	var to, match uint64
+	n.raw.WithProgress(func(id uint64, _ etcd.ProgressType, p tracker.Progress) {
+		if id != n.cfg.ID && p.RecentActive && p.Match > match {
+			to, match = id, p.Match
+		}
+	})
+	if to != 0 {
+		n.raw.TransferLeader(to)
+	}
+	return to
+}
+
+// Unreachable tells raft that messages to a member were lost.
+func (n *Node) Unreachable(id uint64) { n.raw.ReportUnreachable(id) }
+
+// SnapshotSent tells raft whether a snapshot went out. Without it the member gets no entries.
+func (n *Node) SnapshotSent(id uint64, ok bool) {
+	status := etcd.SnapshotFailure
+	if ok {
+		status = etcd.SnapshotFinish
+	}
+	n.raw.ReportSnapshot(id, status)
+}
+
+// Step gives raft a message of another member. A snapshot may be stepped in only when the owner has durably what it stands
+// for. Messages of kinds that members do not send each other are ignored. An error is final.
+func (n *Node) Step(m *raftpb.Message) (err error) {
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
+		raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgSnap, raftpb.MsgTimeoutNow:
+	default:
+		return nil
+	}
+	defer n.contain(&err)
 	if err := n.raw.Step(m); err != nil && !errors.Is(err, etcd.ErrStepPeerNotFound) && !errors.Is(err, etcd.ErrProposalDropped) {
 		return fmt.Errorf("raft message from member %d: %w", m.GetFrom(), err)
 	}
 	return nil
+}
+
+// contain turns a panic of the library into an error: it finds that this member's log lacks what it once acknowledged, or
+// that another member breaks the rules. Neither can be gone on with, yet the process has other channels.
+func (n *Node) contain(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("raft cannot go on, and if this node's folder was restored from a copy it must be removed from the channel and added anew: %v", p)
+	}
 }
 
 // Leading says whether this node is the leader and has seen everything that earlier leaders committed, as of the last
@@ -235,25 +320,25 @@ func (n *Node) Syncs() (int, time.Duration) { return n.syncs, n.waited }
 
 // Advance does everything that raft has ready and returns the committed payloads. Several rounds may be needed: a single
 // member first makes an entry durable, then learns that it is committed. An error is final.
-func (n *Node) Advance() ([]Committed, error) {
+func (n *Node) Advance() (out []Committed, err error) {
+	defer n.contain(&err)
 	if err := n.takeLead(); err != nil {
 		return nil, err
 	}
-	var out []Committed
 	for n.raw.HasReady() {
 		rd := n.raw.Ready()
 		if rd.SoftState != nil {
 			n.lead, n.leading = rd.SoftState.Lead, rd.SoftState.RaftState == etcd.StateLeader
 		}
-		if !etcd.IsEmptySnap(rd.Snapshot) {
-			return out, &SnapshotError{Index: rd.Snapshot.GetMetadata().GetIndex(), Data: rd.Snapshot.GetData()}
+		now, after := rd.Messages, []*raftpb.Message(nil)
+		if !n.leading || rd.SoftState != nil {
+			now, after = nil, rd.Messages
 		}
+		n.send(now)
 		if err := n.save(rd); err != nil {
 			return out, err
 		}
-		if n.cfg.Transport != nil && len(rd.Messages) > 0 {
-			n.cfg.Transport.Send(rd.Messages)
-		}
+		n.send(after)
 		for _, e := range rd.CommittedEntries {
 			c, ok, err := n.commit(e)
 			if err != nil {
@@ -269,6 +354,14 @@ func (n *Node) Advance() ([]Committed, error) {
 		}
 	}
 	return out, nil
+}
+
+// send hands messages out. A leader's go before its own fsync (thesis, 10.2.1): its own copy of an entry counts towards
+// the majority only when it is durable, and it answers nobody.
+func (n *Node) send(messages []*raftpb.Message) {
+	if n.cfg.Transport != nil && len(messages) > 0 {
+		n.cfg.Transport.Send(messages)
+	}
 }
 
 // takeLead lets a cluster of one elect itself now and not an election timeout later: it has nobody to wait for.
@@ -292,6 +385,11 @@ func (n *Node) save(rd etcd.Ready) error {
 		mustSync = mustSync || rd.HardState.GetTerm() != n.hard.GetTerm() || rd.HardState.GetVote() != n.hard.GetVote()
 		n.hard = rd.HardState
 	}
+	if !etcd.IsEmptySnap(rd.Snapshot) {
+		if err := n.install(rd.Snapshot); err != nil {
+			return err
+		}
+	}
 	if mustSync {
 		if err := n.write(func(buf []byte) ([]byte, error) {
 			buf, err := appendItem(buf, itemHardState, n.hardState())
@@ -310,6 +408,17 @@ func (n *Node) save(rd etcd.Ready) error {
 		return fmt.Errorf("keep raft entries: %w", err)
 	}
 	return nil
+}
+
+// install starts the log anew behind a snapshot.
+func (n *Node) install(snap *raftpb.Snapshot) error {
+	if err := n.storage.ApplySnapshot(snap); err != nil {
+		return fmt.Errorf("install raft snapshot: %w", err)
+	}
+	n.storage.conf = raftpb.EnsureConfState(snap.GetMetadata().GetConfState())
+	n.applied = max(n.applied, snap.GetMetadata().GetIndex())
+	n.syncs++
+	return n.wal.startSegment(&state{base: snap, hard: n.hardState()})
 }
 
 func (n *Node) hardState() *raftpb.HardState {
@@ -352,7 +461,7 @@ func (n *Node) commit(e *raftpb.Entry) (Committed, bool, error) {
 }
 
 // Compact drops entries up to index from the log: their effect is durable elsewhere. data is what a member that lags
-// behind them will be told (SnapshotError).
+// behind them will be told.
 func (n *Node) Compact(index uint64, data []byte) error {
 	first, err := n.storage.FirstIndex()
 	if err != nil {
