@@ -7,9 +7,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	"github.com/hansa-ledger/hansa/internal/wire/msppb"
@@ -25,52 +27,69 @@ const maxLayouts = 512
 // ErrNoLayout says that the members' peers cannot satisfy the policies.
 var ErrNoLayout = errors.New("no combination of peers can be derived which satisfy the endorsement policy")
 
-// Layouts returns the minimal combinations of members whose peers together
-// satisfy every policy, smallest first, in a fixed order. available is how many
-// peers each member has.
+// Need is what an interest asks of those who endorse it.
+type Need struct {
+	// Policies must all be satisfied by the endorsements together.
+	Policies []*commonpb.SignaturePolicyEnvelope
+	// Readers hold, for each collection that is read, the principals of its members:
+	// every endorser must be one of each, as others lack the data or must not see it.
+	Readers [][]*msppb.MSPPrincipal
+}
+
+// Members returns the minimal combinations of members whose peers together
+// satisfy the need, smallest first, in a fixed order.
 //
 // A principal is taken to be satisfied by any peer of its MSP if it names the
 // MSP as member or peer; policies that ask for clients, admins or orderers
 // cannot be satisfied by peers.
-func Layouts(policies []*commonpb.SignaturePolicyEnvelope, available map[string]int) ([]Layout, error) {
-	merged := []Layout{{}}
-	for _, p := range policies {
-		var choices []Layout
-		for _, principals := range policy.Combinations(p) {
-			if l, ok := layoutOf(principals); ok {
-				choices = append(choices, l)
+func (n *Need) Members() ([]Layout, error) {
+	layouts, err := n.combine(peerMSP)
+	if err != nil {
+		return nil, err
+	}
+	for _, principals := range n.Readers {
+		readers := map[string]bool{}
+		for _, p := range principals {
+			if msp, ok := peerMSP(p); ok {
+				readers[msp] = true
 			}
+		}
+		layouts = slices.DeleteFunc(layouts, func(l Layout) bool {
+			for msp := range l {
+				if !readers[msp] {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	if len(layouts) == 0 {
+		return nil, ErrNoLayout
+	}
+	return layouts, nil
+}
+
+// combine joins the ways to satisfy each policy. group names what a principal
+// counts for; false means that no peer can satisfy it.
+func (n *Need) combine(group func(*msppb.MSPPrincipal) (string, bool)) ([]Layout, error) {
+	merged := []Layout{{}}
+	for _, p := range n.Policies {
+		var choices []Layout
+		for _, principals := range policy.CombinationsAmong(p, func(p *msppb.MSPPrincipal) bool { _, ok := group(p); return ok }) {
+			l := Layout{}
+			for _, p := range principals {
+				name, _ := group(p)
+				l[name]++
+			}
+			choices = append(choices, l)
 		}
 		merged = minimal(product(merged, choices))
-		if len(merged) == 0 {
-			return nil, ErrNoLayout
-		}
 	}
-	merged = slices.DeleteFunc(merged, func(l Layout) bool {
-		for msp, n := range l {
-			if available[msp] < n {
-				return true
-			}
-		}
-		return len(l) == 0
-	})
+	merged = slices.DeleteFunc(merged, func(l Layout) bool { return len(l) == 0 })
 	if len(merged) == 0 {
 		return nil, ErrNoLayout
 	}
 	return merged, nil
-}
-
-// layoutOf counts principals by MSP; false if peers cannot satisfy one.
-func layoutOf(principals []*msppb.MSPPrincipal) (Layout, bool) {
-	l := Layout{}
-	for _, p := range principals {
-		msp, ok := peerMSP(p)
-		if !ok {
-			return nil, false
-		}
-		l[msp]++
-	}
-	return l, true
 }
 
 func peerMSP(p *msppb.MSPPrincipal) (string, bool) {
@@ -156,30 +175,32 @@ func (l Layout) String() string {
 
 // Rules gives the policies that an interest must satisfy.
 type Rules interface {
-	// EndorsementPolicy is the policy of a committed chaincode.
+	// EndorsementPolicy is the policy of a committed chaincode. The error says so if
+	// there is none of that name.
 	EndorsementPolicy(chaincode string) (*peerpb.ApplicationPolicy, error)
 	// CollectionPolicy is a collection's own endorsement policy, nil without one,
 	// and the policy of its members.
 	CollectionPolicy(chaincode, collection string) (endorsement *peerpb.ApplicationPolicy, members *commonpb.SignaturePolicyEnvelope, err error)
 }
 
-// Policies collects what the peers that endorse an interest must satisfy, as
-// signature policies. config resolves references to channel policies.
-func Policies(interest *peerpb.ChaincodeInterest, rules Rules, config *commonpb.Config) ([]*commonpb.SignaturePolicyEnvelope, error) {
-	var out []*commonpb.SignaturePolicyEnvelope
+// NeedOf collects what an interest asks of its endorsers. bundle resolves
+// references to channel policies.
+func NeedOf(interest *peerpb.ChaincodeInterest, rules Rules, bundle *channel.Bundle) (*Need, error) {
+	need := &Need{}
 	add := func(p *peerpb.ApplicationPolicy) error {
-		signature, err := signaturePolicy(p, config)
+		signature, err := signaturePolicy(p, bundle)
 		if err == nil {
-			out = append(out, signature)
+			need.Policies = append(need.Policies, signature)
 		}
 		return err
 	}
 	for _, call := range interest.GetChaincodes() {
+		// Also looked up where it does not count: the chaincode must exist.
+		p, err := rules.EndorsementPolicy(call.GetName())
+		if err != nil {
+			return nil, err
+		}
 		if !call.GetDisregardNamespacePolicy() {
-			p, err := rules.EndorsementPolicy(call.GetName())
-			if err != nil {
-				return nil, err
-			}
 			if err := add(p); err != nil {
 				return nil, fmt.Errorf("chaincode %s: %w", call.GetName(), err)
 			}
@@ -194,129 +215,69 @@ func Policies(interest *peerpb.ChaincodeInterest, rules Rules, config *commonpb.
 					return nil, fmt.Errorf("collection %s of %s: %w", collection, call.GetName(), err)
 				}
 			}
-			if members != nil && !call.GetNoPrivateReads() {
-				out = append(out, members)
+			if !call.GetNoPrivateReads() {
+				need.Readers = append(need.Readers, members.GetIdentities())
 			}
 		}
-		out = append(out, call.GetKeyPolicies()...)
+		need.Policies = append(need.Policies, call.GetKeyPolicies()...)
 	}
-	return out, nil
+	if len(need.Policies) == 0 {
+		return nil, errors.New("the interest disregards the chaincode's policy and names no other policy in its place")
+	}
+	return need, nil
 }
 
 // signaturePolicy gives an application policy as a signature policy.
-func signaturePolicy(p *peerpb.ApplicationPolicy, config *commonpb.Config) (*commonpb.SignaturePolicyEnvelope, error) {
+func signaturePolicy(p *peerpb.ApplicationPolicy, bundle *channel.Bundle) (*commonpb.SignaturePolicyEnvelope, error) {
 	switch kind := p.GetType().(type) {
 	case *peerpb.ApplicationPolicy_SignaturePolicy:
 		return kind.SignaturePolicy, nil
 	case *peerpb.ApplicationPolicy_ChannelConfigPolicyReference:
-		return channelPolicy(config, kind.ChannelConfigPolicyReference)
+		return bundle.SignatureEnvelope(kind.ChannelConfigPolicyReference)
 	}
 	return nil, errors.New("its endorsement policy is of no known kind")
 }
 
-// channelPolicy gives the channel policy at path as a signature policy.
-func channelPolicy(config *commonpb.Config, path string) (*commonpb.SignaturePolicyEnvelope, error) {
-	elements := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	if len(elements) < 2 || elements[0] != "Channel" {
-		return nil, fmt.Errorf("channel policy %q: a path such as /Channel/Application/Endorsement is wanted", path)
-	}
-	group := config.GetChannelGroup()
-	for _, name := range elements[1 : len(elements)-1] {
-		if group = group.GetGroups()[name]; group == nil {
-			return nil, fmt.Errorf("channel policy %q: the channel has no group %q", path, name)
-		}
-	}
-	rule, err := groupRule(group, elements[len(elements)-1], 0)
+// Planner answers Members for interests and remembers the answers until the
+// configuration or the definitions change: transactions of one kind have one interest.
+type Planner struct {
+	mu         sync.Mutex
+	bundle     *channel.Bundle
+	definition uint64
+	known      map[string][]Layout // by encoded interest; guarded by mu
+}
+
+// maxPlans bounds what a Planner remembers; key-level policies can make many interests.
+const maxPlans = 1024
+
+// Members returns the layouts of an interest. They are shared: do not change
+// them. definitions is a number that changes whenever what rules answers may have.
+func (p *Planner) Members(interest *peerpb.ChaincodeInterest, rules Rules, bundle *channel.Bundle, definitions uint64) ([]Layout, error) {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(interest)
 	if err != nil {
-		return nil, fmt.Errorf("channel policy %q: %w", path, err)
+		return nil, err
 	}
-	return rule.envelope(), nil
-}
-
-// rule is a signature policy under construction: leaves name principals.
-type rule struct {
-	principal *msppb.MSPPrincipal
-	n         int
-	rules     []rule
-}
-
-// maxRuleDepth bounds policies that nest; configs are at most three groups deep.
-const maxRuleDepth = 16
-
-func groupRule(group *commonpb.ConfigGroup, name string, depth int) (rule, error) {
-	p := group.GetPolicies()[name].GetPolicy()
-	if p == nil || depth > maxRuleDepth {
-		return rule{}, fmt.Errorf("there is no usable policy %q", name)
+	key := string(raw)
+	p.mu.Lock()
+	if p.bundle != bundle || p.definition != definitions || len(p.known) >= maxPlans {
+		p.bundle, p.definition, p.known = bundle, definitions, map[string][]Layout{}
 	}
-	switch commonpb.Policy_PolicyType(p.Type) {
-	case commonpb.Policy_SIGNATURE:
-		env := &commonpb.SignaturePolicyEnvelope{}
-		if err := proto.Unmarshal(p.Value, env); err != nil {
-			return rule{}, err
-		}
-		return fromEnvelope(env, env.Rule, depth)
-	case commonpb.Policy_IMPLICIT_META:
-		meta := &commonpb.ImplicitMetaPolicy{}
-		if err := proto.Unmarshal(p.Value, meta); err != nil {
-			return rule{}, err
-		}
-		var r rule
-		for _, org := range slices.Sorted(maps.Keys(group.Groups)) {
-			// A member without the sub-policy can never satisfy it.
-			if sub, err := groupRule(group.Groups[org], meta.SubPolicy, depth+1); err == nil {
-				r.rules = append(r.rules, sub)
-			}
-		}
-		switch members := len(group.Groups); meta.Rule {
-		case commonpb.ImplicitMetaPolicy_ANY:
-			r.n = min(1, members)
-		case commonpb.ImplicitMetaPolicy_ALL:
-			r.n = members
-		default:
-			r.n = members/2 + 1
-		}
-		return r, nil
+	layouts, ok := p.known[key]
+	p.mu.Unlock()
+	if ok {
+		return layouts, nil
 	}
-	return rule{}, fmt.Errorf("policy %q is of unknown type %d", name, p.Type)
-}
-
-func fromEnvelope(env *commonpb.SignaturePolicyEnvelope, p *commonpb.SignaturePolicy, depth int) (rule, error) {
-	switch kind := p.GetType().(type) {
-	case *commonpb.SignaturePolicy_SignedBy:
-		if kind.SignedBy < 0 || int(kind.SignedBy) >= len(env.Identities) {
-			return rule{}, fmt.Errorf("it refers to identity %d of %d", kind.SignedBy, len(env.Identities))
-		}
-		return rule{principal: env.Identities[kind.SignedBy]}, nil
-	case *commonpb.SignaturePolicy_NOutOf_:
-		r := rule{n: int(kind.NOutOf.GetN())}
-		for _, sub := range kind.NOutOf.GetRules() {
-			s, err := fromEnvelope(env, sub, depth+1)
-			if err != nil {
-				return rule{}, err
-			}
-			r.rules = append(r.rules, s)
-		}
-		if depth <= maxRuleDepth {
-			return r, nil
-		}
+	need, err := NeedOf(interest, rules, bundle)
+	if err != nil {
+		return nil, err
 	}
-	return rule{}, errors.New("a rule is of no known kind or nested too deep")
-}
-
-func (r rule) envelope() *commonpb.SignaturePolicyEnvelope {
-	env := &commonpb.SignaturePolicyEnvelope{}
-	env.Rule = r.addTo(env)
-	return env
-}
-
-func (r rule) addTo(env *commonpb.SignaturePolicyEnvelope) *commonpb.SignaturePolicy {
-	if r.principal != nil {
-		env.Identities = append(env.Identities, r.principal)
-		return &commonpb.SignaturePolicy{Type: &commonpb.SignaturePolicy_SignedBy{SignedBy: int32(len(env.Identities) - 1)}}
+	if layouts, err = need.Members(); err != nil {
+		return nil, err
 	}
-	n := &commonpb.SignaturePolicy_NOutOf{N: int32(r.n)}
-	for _, sub := range r.rules {
-		n.Rules = append(n.Rules, sub.addTo(env))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bundle == bundle && p.definition == definitions {
+		p.known[key] = layouts
 	}
-	return &commonpb.SignaturePolicy{Type: &commonpb.SignaturePolicy_NOutOf_{NOutOf: n}}
+	return layouts, nil
 }

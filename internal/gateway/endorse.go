@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 
@@ -79,7 +81,9 @@ func (s *Server) Endorse(ctx context.Context, request *gatewaypb.EndorseRequest)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	c := &collection{server: s, in: in, peers: s.Peers.Endorsers(in.channelID, in.chaincode), used: map[string]bool{}, have: discovery.Layout{}}
+	ctx, cancel := context.WithCancel(ctx) // ends the calls that turn out to be superfluous
+	defer cancel()
+	c := newCollection(s, in)
 	if orgs := request.GetEndorsingOrganizations(); len(orgs) > 0 {
 		err = c.fromMembers(ctx, orgs)
 	} else {
@@ -88,7 +92,7 @@ func (s *Server) Endorse(ctx context.Context, request *gatewaypb.EndorseRequest)
 	if err != nil {
 		return nil, err
 	}
-	payload, err := envelope.AssembleTx(in.proposal, c.responses)
+	payload, err := envelope.AssembleTx(in.proposal, c.chosen)
 	if err != nil {
 		return nil, status.Errorf(codes.Aborted, "failed to assemble transaction: %s", err)
 	}
@@ -100,15 +104,31 @@ func (s *Server) Endorse(ctx context.Context, request *gatewaypb.EndorseRequest)
 }
 
 // collection gathers the endorsements of one proposal. It is used by one
-// goroutine; calls to endorsers run beside it and report over channels.
+// goroutine; calls to endorsers run beside it and report over answers.
 type collection struct {
-	server    *Server
-	in        *invocation
-	peers     map[string][]Peer
-	used      map[string]bool // by address: asked already
-	have      discovery.Layout
-	responses []*peerpb.ProposalResponse
-	details   []*gatewaypb.ErrorDetail
+	server  *Server
+	in      *invocation
+	peers   map[string][]Peer // shared: not changed
+	used    map[string]bool   // by address: asked already
+	answers chan answer       // holds an answer of every peer: an asker never waits
+	asked   map[string]int    // by MSP id: answers to come
+	ahead   []answer          // that came before the first endorsement, of peers that were asked ahead of need
+
+	got     map[string][]*peerpb.ProposalResponse // by MSP id: endorsements that agree with first
+	first   *peerpb.ProposalResponse
+	details []*gatewaypb.ErrorDetail
+	chosen  []*peerpb.ProposalResponse // the endorsements of the layout that was completed
+}
+
+func newCollection(s *Server, in *invocation) *collection {
+	c := &collection{server: s, in: in, peers: s.Peers.Endorsers(in.channelID, in.chaincode), used: map[string]bool{},
+		asked: map[string]int{}, got: map[string][]*peerpb.ProposalResponse{}}
+	n := 0
+	for _, peers := range c.peers {
+		n += len(peers)
+	}
+	c.answers = make(chan answer, n)
+	return c
 }
 
 type answer struct {
@@ -117,32 +137,28 @@ type answer struct {
 	err      error
 }
 
-// next returns a peer of the member that was not asked yet.
-func (c *collection) next(mspID string) (Peer, bool) {
+// ask calls a peer of the member that was not asked yet; false if there is none.
+func (c *collection) ask(ctx context.Context, mspID string) bool {
 	for _, p := range c.peers[mspID] {
 		if !c.used[p.Address] {
 			c.used[p.Address] = true
-			return p, true
+			c.asked[mspID]++
+			go func() {
+				response, err := c.server.call(ctx, p, c.in.signed)
+				c.answers <- answer{p, response, err}
+			}()
+			return true
 		}
 	}
-	return Peer{}, false
-}
-
-func (c *collection) ask(ctx context.Context, p Peer, answers chan<- answer) {
-	go func() {
-		ctx, cancel := context.WithTimeout(ctx, c.server.EndorsementTimeout)
-		defer cancel()
-		response, err := p.ProcessProposal(ctx, c.in.signed)
-		answers <- answer{p, response, err}
-	}()
+	return false
 }
 
 // accept files an answer and says whether it is an endorsement that agrees with
-// those before it. A disagreeing one is an error of that endorser: the first
+// the first one. A disagreeing one is an error of that endorser: the first
 // result stands, as the client may retry with others.
 func (c *collection) accept(a answer) bool {
 	v := judge(a.response, a.err)
-	if v.code == codes.OK && len(c.responses) > 0 && !bytes.Equal(c.responses[0].Payload, a.response.Payload) {
+	if v.code == codes.OK && c.first != nil && !bytes.Equal(c.first.Payload, a.response.Payload) {
 		v = verdict{code: codes.Aborted, message: "ProposalResponsePayloads do not match"}
 		c.server.Log.Warn("endorsers disagree", "channel", c.in.channelID, "chaincode", c.in.chaincode, "endorser", a.peer.Address, "msp", a.peer.MSPID)
 	}
@@ -153,11 +169,10 @@ func (c *collection) accept(a answer) bool {
 		c.details = append(c.details, detail(a.peer.Address, a.peer.MSPID, v.message))
 		return false
 	}
-	if a.response.Response != nil {
-		a.response.Response.Payload = nil // it stands in the agreed payload already
+	if c.first == nil {
+		c.first = a.response
 	}
-	c.responses = append(c.responses, a.response)
-	c.have[a.peer.MSPID]++
+	c.got[a.peer.MSPID] = append(c.got[a.peer.MSPID], a.response)
 	return true
 }
 
@@ -184,9 +199,12 @@ func (c *collection) tooFew() error {
 	return fail(codes.Aborted, "failed to collect enough transaction endorsements, see attached details for more info", c.details...)
 }
 
-// fromPolicy endorses here first, or where there is no peer of ours anywhere,
-// learns from that answer which chaincodes, collections and keys the
-// transaction touches, and asks the members that their policies need.
+// fromPolicy endorses at a peer of our own member first, where there is one,
+// learns from that answer which chaincodes, collections and keys the transaction
+// touches, and asks the members that their policies need. The members that the
+// chaincode's own policy needs are asked at the same time as the first peer, as
+// most transactions need just these; but not with transient data, which must
+// not reach a member before it is known that it may.
 func (c *collection) fromPolicy(ctx context.Context) error {
 	s := c.server
 	ch, ok := s.Channels(c.in.channelID)
@@ -194,34 +212,40 @@ func (c *collection) fromPolicy(ctx context.Context) error {
 		return status.Errorf(codes.FailedPrecondition, "failed to get config for channel [%s]: the peer has not joined it", c.in.channelID)
 	}
 	interest := &peerpb.ChaincodeInterest{Chaincodes: []*peerpb.ChaincodeCall{{Name: c.in.chaincode}}}
+	guess, err := c.layouts(ch, interest, s.MSPID)
 	first := s.MSPID
 	if len(c.peers[first]) == 0 {
 		if c.in.transient {
 			return status.Error(codes.FailedPrecondition, "no endorsers found in the gateway's organization; retry specifying endorsing organization(s) to protect transient data")
 		}
-		layouts, err := c.layouts(ch, interest)
 		if err != nil {
 			return err
 		}
-		first = slices.Min(slices.Collect(maps.Keys(layouts[0])))
+		first = slices.Min(slices.Collect(maps.Keys(guess[0])))
 	}
-	if done, err := c.fill(ctx, discovery.Layout{first: 1}); err != nil {
+	c.ask(ctx, first)
+	if err == nil && !c.in.transient && guess[0][first] > 0 {
+		for msp, quantity := range guess[0] {
+			if msp == first {
+				quantity--
+			}
+			for range quantity {
+				c.ask(ctx, msp)
+			}
+		}
+	}
+	if done, err := c.begin(ctx, first); err != nil {
 		return err
 	} else if !done {
-		if err := unknown(ch, c.in.chaincode); err != nil {
-			return status.Error(codes.FailedPrecondition, err.Error())
-		}
 		return fail(codes.Aborted, "failed to endorse transaction, see attached details for more info", c.details...)
 	}
-	if learned := c.responses[0].Interest; len(learned.GetChaincodes()) > 0 {
+	if learned := c.first.Interest; len(learned.GetChaincodes()) > 0 {
 		interest = learned
 	}
 	layouts, err := c.protectedLayouts(ch, interest)
 	if err != nil {
 		return err
 	}
-	// Prefer a layout that the first endorsement counts for: fewer calls.
-	slices.SortStableFunc(layouts, func(a, b discovery.Layout) int { return cmp.Compare(c.missing(a), c.missing(b)) })
 	for _, layout := range layouts {
 		if done, err := c.fill(ctx, layout); err != nil || done {
 			return err
@@ -230,18 +254,73 @@ func (c *collection) fromPolicy(ctx context.Context) error {
 	return c.tooFew()
 }
 
-func (c *collection) missing(l discovery.Layout) (n int) {
-	for msp, quantity := range l {
-		n += max(0, quantity-c.have[msp])
+// begin waits for the first endorsement, by a peer of the member: its result
+// is what others must agree with. Answers of other members wait.
+func (c *collection) begin(ctx context.Context, mspID string) (bool, error) {
+	for c.asked[mspID] > 0 || c.ask(ctx, mspID) {
+		select {
+		case a := <-c.answers:
+			if a.peer.MSPID != mspID {
+				c.ahead = append(c.ahead, a)
+				continue
+			}
+			c.asked[mspID]--
+			if ctx.Err() == nil && c.accept(a) {
+				for _, a := range c.ahead {
+					c.asked[a.peer.MSPID]--
+					c.accept(a)
+				}
+				return true, nil
+			}
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return false, fail(codes.DeadlineExceeded, "endorsement timeout expired while collecting first endorsement", c.details...)
+		}
 	}
-	return n
+	return false, nil
+}
+
+// fill asks as many peers as want still misses, side by side, and replaces
+// those that fail by others of the same member. It says whether want is
+// satisfied; endorsements stay for the next layout otherwise.
+func (c *collection) fill(ctx context.Context, want discovery.Layout) (bool, error) {
+	for {
+		missing := false
+		for msp, quantity := range want {
+			for len(c.got[msp])+c.asked[msp] < quantity {
+				if !c.ask(ctx, msp) {
+					return false, nil
+				}
+			}
+			missing = missing || len(c.got[msp]) < quantity
+		}
+		if !missing {
+			c.chosen = c.chosen[:0]
+			for _, msp := range slices.Sorted(maps.Keys(want)) {
+				c.chosen = append(c.chosen, c.got[msp][:want[msp]]...)
+			}
+			return true, nil
+		}
+		select {
+		case a := <-c.answers:
+			c.asked[a.peer.MSPID]--
+			if ctx.Err() == nil {
+				c.accept(a)
+			}
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return false, fail(codes.DeadlineExceeded, "endorsement timeout expired while collecting endorsements", c.details...)
+		}
+	}
 }
 
 // protectedLayouts plans for an interest. With transient data every member that
 // is asked must belong to the collections it touches, even if nothing is read.
 func (c *collection) protectedLayouts(ch Channel, interest *peerpb.ChaincodeInterest) ([]discovery.Layout, error) {
 	if !c.in.transient {
-		return c.layouts(ch, interest)
+		return c.layouts(ch, interest, "")
 	}
 	cautious := proto.Clone(interest).(*peerpb.ChaincodeInterest)
 	var protected []string
@@ -251,63 +330,76 @@ func (c *collection) protectedLayouts(ch Channel, interest *peerpb.ChaincodeInte
 			protected = append(protected, call.CollectionNames...)
 		}
 	}
-	layouts, err := c.layouts(ch, cautious)
+	layouts, err := c.layouts(ch, cautious, "")
 	if err != nil && len(protected) > 0 {
-		if _, open := c.layouts(ch, interest); open == nil {
+		if _, open := c.layouts(ch, interest, ""); open == nil {
 			return nil, status.Errorf(codes.FailedPrecondition, "requires endorsement from organisation(s) that are not in the distribution policy of the private data collection(s): %v; retry specifying trusted endorsing organizations to protect transient data", protected)
 		}
 	}
 	return layouts, err
 }
 
-func (c *collection) layouts(ch Channel, interest *peerpb.ChaincodeInterest) ([]discovery.Layout, error) {
-	policies, err := discovery.Policies(interest, ch.Rules(), ch.Bundle().Config())
+// layouts lists the combinations of members that can be asked for an interest,
+// best first: those with few calls to come (one of the member preferred counts
+// as made), and those of peers known to be ready.
+func (c *collection) layouts(ch Channel, interest *peerpb.ChaincodeInterest, preferred string) ([]discovery.Layout, error) {
+	all, err := ch.Layouts(interest)
 	if err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "no combination of peers can be derived which satisfy the endorsement policy: %s", err)
-	}
-	available := make(map[string]int, len(c.peers))
-	for msp, peers := range c.peers {
-		available[msp] = len(peers)
-	}
-	layouts, err := discovery.Layouts(policies, available)
-	if err != nil {
+		if !errors.Is(err, discovery.ErrNoLayout) {
+			err = fmt.Errorf("%w: %w", discovery.ErrNoLayout, err)
+		}
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	type plan struct {
+		layout         discovery.Layout
+		calls, unready int
+	}
+	plans := make([]plan, 0, len(all))
+	for _, layout := range all {
+		p := plan{layout: layout}
+		for msp, quantity := range layout {
+			peers := c.peers[msp]
+			if len(peers) < quantity {
+				p.layout = nil
+				break
+			}
+			have := len(c.got[msp])
+			if msp == preferred {
+				have++
+			}
+			p.calls += max(0, quantity-have)
+			for _, peer := range peers[:quantity] {
+				if !peer.Ready {
+					p.unready++
+				}
+			}
+		}
+		if p.layout != nil {
+			plans = append(plans, p)
+		}
+	}
+	if len(plans) == 0 {
+		return nil, status.Error(codes.FailedPrecondition, "failed to select a set of endorsers that satisfy the endorsement policy due to unavailability of peers: "+c.unavailable(all))
+	}
+	// Equally good layouts take turns.
+	rand.Shuffle(len(plans), func(i, j int) { plans[i], plans[j] = plans[j], plans[i] })
+	slices.SortStableFunc(plans, func(a, b plan) int { return cmp.Or(cmp.Compare(a.unready, b.unready), cmp.Compare(a.calls, b.calls)) })
+	layouts := make([]discovery.Layout, len(plans))
+	for i, p := range plans {
+		layouts[i] = p.layout
 	}
 	return layouts, nil
 }
 
-// fill asks as many peers as want still misses, side by side, and replaces
-// those that fail by others of the same member. It says whether want is
-// satisfied; endorsements stay for the next layout otherwise.
-func (c *collection) fill(ctx context.Context, want discovery.Layout) (bool, error) {
-	answers := make(chan answer, c.missing(want)) // an asker in flight when we give up must not block
-	pending := 0
-	for msp, quantity := range want {
-		for range quantity - c.have[msp] {
-			p, ok := c.next(msp)
-			if !ok {
-				return false, nil
+// unavailable names the members of which peers are missing.
+func (c *collection) unavailable(all []discovery.Layout) string {
+	missing := map[string]bool{}
+	for _, layout := range all {
+		for msp, quantity := range layout {
+			if len(c.peers[msp]) < quantity {
+				missing[msp] = true
 			}
-			c.ask(ctx, p, answers)
-			pending++
 		}
 	}
-	for ; pending > 0; pending-- {
-		select {
-		case a := <-answers:
-			if c.accept(a) {
-				continue
-			}
-			if v := judge(a.response, a.err); !v.retry {
-				continue
-			}
-			if p, ok := c.next(a.peer.MSPID); ok {
-				c.ask(ctx, p, answers)
-				pending++
-			}
-		case <-ctx.Done():
-			return false, fail(codes.DeadlineExceeded, "endorsement timeout expired while collecting endorsements", c.details...)
-		}
-	}
-	return c.missing(want) == 0, nil
+	return fmt.Sprint(slices.Sorted(maps.Keys(missing)))
 }

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -21,8 +23,7 @@ func (s *Server) Evaluate(ctx context.Context, request *gatewaypb.EvaluateReques
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "failed to unpack transaction proposal: %s", err)
 	}
-	ch, ok := s.Channels(in.channelID)
-	if !ok {
+	if _, ok := s.Channels(in.channelID); !ok {
 		return nil, status.Errorf(codes.Unavailable, "failed to get config for channel [%s]: the peer has not joined it", in.channelID)
 	}
 	peers, err := s.evaluators(in, request.GetTargetOrganizations())
@@ -49,13 +50,18 @@ func (s *Server) Evaluate(ctx context.Context, request *gatewaypb.EvaluateReques
 			return nil, fail(v.code, "evaluate call to endorser returned error: "+v.message, details...)
 		}
 	}
-	if err := unknown(ch, in.chaincode); err != nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "no peers available to evaluate chaincode %s in channel %s: %s", in.chaincode, in.channelID, err)
-	}
 	return nil, fail(code, "failed to evaluate transaction, see attached details for more info", details...)
 }
 
-func (s *Server) call(ctx context.Context, p Peer, signed *peerpb.SignedProposal) (*peerpb.ProposalResponse, error) {
+// call asks one peer. A defect that a request meets in this peer's own endorser
+// is an error of that call: it must not stop a node that serves others.
+func (s *Server) call(ctx context.Context, p Peer, signed *peerpb.SignedProposal) (response *peerpb.ProposalResponse, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.Log.Error("panic in a call to an endorser", "endorser", p.Address, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			response, err = nil, status.Error(codes.Internal, "internal error")
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, s.EndorsementTimeout)
 	defer cancel()
 	return p.ProcessProposal(ctx, signed)
@@ -80,6 +86,16 @@ func (s *Server) evaluators(in *invocation, targets []string) ([]Peer, error) {
 			others = append(others, available[msp]...)
 		}
 	}
+	// Other members' peers: those ready first, the highest ledgers first.
+	slices.SortStableFunc(others, func(a, b Peer) int {
+		switch {
+		case a.Ready == b.Ready:
+			return cmp.Compare(b.Height, a.Height)
+		case a.Ready:
+			return -1
+		}
+		return 1
+	})
 	if peers := slices.Concat(own, others); len(peers) > 0 {
 		return peers, nil
 	}
@@ -88,16 +104,6 @@ func (s *Server) evaluators(in *invocation, targets []string) ([]Peer, error) {
 		err = fmt.Errorf("no endorsers found in the gateway's organization; retry specifying target organization(s) to protect transient data: %w", err)
 	}
 	return nil, err
-}
-
-// unknown says why no peer can run the chaincode: the channel has none of that
-// name. It is asked only after a failure, so that what succeeds does not pay for it.
-func unknown(ch Channel, chaincode string) error {
-	if chaincode == "cscc" || chaincode == "qscc" {
-		return nil // every peer has them, without a definition
-	}
-	_, err := ch.Rules().EndorsementPolicy(chaincode)
-	return err
 }
 
 // result prefers the contract's own answer in the endorsed action over the

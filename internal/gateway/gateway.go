@@ -34,8 +34,9 @@ type Endorser interface {
 // is safe for concurrent use.
 type Channel interface {
 	Bundle() *channel.Bundle
-	// Rules gives the policies of the committed contracts.
-	Rules() discovery.Rules
+	// Layouts returns the combinations of members whose peers can endorse an interest,
+	// smallest first. They are shared and not changed. It is asked at every transaction.
+	Layouts(interest *peerpb.ChaincodeInterest) ([]discovery.Layout, error)
 	// Status waits until the transaction is committed or ctx ends.
 	Status(ctx context.Context, txID string) (peerpb.TxValidationCode, uint64, error)
 	Height() uint64
@@ -48,7 +49,8 @@ type Channel interface {
 // Peers knows the peers that may endorse.
 type Peers interface {
 	// Endorsers returns the channel's peers that can run the chaincode, by MSP id,
-	// best first. The local peer is among them, with Local set.
+	// best first. The local peer is among them, with Local set, if it can run the
+	// chaincode. The answer is shared and not changed; it is asked for at every call.
 	Endorsers(channelID, chaincode string) map[string][]Peer
 }
 
@@ -57,6 +59,9 @@ type Peer struct {
 	Endorser
 	MSPID, Address string
 	Local          bool
+	Height         uint64 // of its ledger, as known last; not of the local peer
+	// Ready says that the peer lives and is known to run the chaincode. Others may do too.
+	Ready bool
 	// Failed reports that a call could not be delivered, so that others are preferred.
 	Failed func()
 }
@@ -71,7 +76,10 @@ type Orderers interface {
 type Orderer interface {
 	Address() string
 	MSPID() string
+	// Broadcast sends a transaction and waits for the answer until ctx ends.
 	Broadcast(ctx context.Context, envelope *commonpb.Envelope) (status commonpb.Status, info string, err error)
+	// Answered is when the orderer last answered anyone, zero if it never did.
+	Answered() time.Time
 }
 
 // Access decides whether an identity may use a resource of a channel.
@@ -93,6 +101,9 @@ type Config struct {
 	EndorsementTimeout time.Duration
 	// BroadcastTimeout bounds one orderer's answer; default 30 s.
 	BroadcastTimeout time.Duration
+	// SilenceTimeout is how long an orderer may answer nobody until a transaction that
+	// it has got is given to the next one as well; default 1.5 s.
+	SilenceTimeout time.Duration
 }
 
 // Fabric's defaults (core.yaml, peer.gateway).
@@ -100,6 +111,9 @@ const (
 	defaultEndorsementTimeout = 30 * time.Second
 	defaultBroadcastTimeout   = 30 * time.Second
 )
+
+// The stock SDKs give a submission 5 s: time for two silent orderers.
+const defaultSilenceTimeout = 1500 * time.Millisecond
 
 // Server implements gatewaypb.GatewayServer.
 type Server struct {
@@ -117,6 +131,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.BroadcastTimeout == 0 {
 		c.BroadcastTimeout = defaultBroadcastTimeout
+	}
+	if c.SilenceTimeout == 0 {
+		c.SilenceTimeout = defaultSilenceTimeout
 	}
 	return &Server{Config: c}, nil
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -35,23 +36,62 @@ func (s *Server) Submit(ctx context.Context, request *gatewaypb.SubmitRequest) (
 	return s.submitToOne(ctx, orderers, tx)
 }
 
-// submitToOne tries one orderer after the other until one accepts.
+// submitToOne tries one orderer after the other until one accepts. If an
+// orderer keeps silent to everyone, the next one gets the transaction too, while
+// its answer is still awaited: ordered twice, a transaction commits once.
 func (s *Server) submitToOne(ctx context.Context, orderers []Orderer, tx *commonpb.Envelope) (*gatewaypb.SubmitResponse, error) {
+	type outcome struct {
+		orderer Orderer
+		code    commonpb.Status
+		info    string
+		err     error
+	}
+	outcomes := make(chan outcome, len(orderers)) // nobody who answers late must wait
+	awaited := 0
+	var asked Orderer // last
+	next := func() {
+		asked, orderers = orderers[0], orderers[1:]
+		awaited++
+		go func(o Orderer) {
+			code, info, err := s.broadcast(ctx, o, tx)
+			outcomes <- outcome{o, code, info, err}
+		}(asked)
+	}
+	next()
+	silence := time.NewTicker(s.SilenceTimeout)
+	defer silence.Stop()
 	var details []*gatewaypb.ErrorDetail
-	for _, o := range orderers {
-		code, info, err := s.broadcast(ctx, o, tx)
-		switch {
-		case ctx.Err() != nil:
+	for awaited > 0 {
+		select {
+		case got := <-outcomes:
+			awaited--
+			switch {
+			case ctx.Err() != nil:
+				continue
+			case got.err != nil:
+				details = append(details, detail(got.orderer.Address(), got.orderer.MSPID(), got.err.Error()))
+			case got.code == commonpb.Status_SUCCESS:
+				return &gatewaypb.SubmitResponse{}, nil
+			case got.code >= 400 && got.code < 500: // the client's fault: the same everywhere
+				return nil, fail(codes.Aborted, refusal(got.code, got.info))
+			default:
+				details = append(details, detail(got.orderer.Address(), got.orderer.MSPID(), refusal(got.code, got.info)))
+			}
+			if len(orderers) > 0 {
+				next()
+				silence.Reset(s.SilenceTimeout)
+			}
+		case <-silence.C:
+			// One that answers others is only busy; more load would not help it.
+			if len(orderers) > 0 && time.Since(asked.Answered()) >= s.SilenceTimeout {
+				next()
+			}
+		case <-ctx.Done():
 			return nil, fail(codes.DeadlineExceeded, "submit timeout expired while broadcasting to ordering service", details...)
-		case err != nil:
-			details = append(details, detail(o.Address(), o.MSPID(), err.Error()))
-		case code == commonpb.Status_SUCCESS:
-			return &gatewaypb.SubmitResponse{}, nil
-		case code >= 400 && code < 500: // the client's fault: the same everywhere
-			return nil, fail(codes.Aborted, refusal(code, info))
-		default:
-			details = append(details, detail(o.Address(), o.MSPID(), refusal(code, info)))
 		}
+	}
+	if ctx.Err() != nil {
+		return nil, fail(codes.DeadlineExceeded, "submit timeout expired while broadcasting to ordering service", details...)
 	}
 	return nil, fail(codes.Unavailable, "no orderers could successfully process transaction", details...)
 }

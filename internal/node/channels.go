@@ -27,7 +27,6 @@ import (
 	"github.com/hansa-ledger/hansa/internal/simulation"
 	"github.com/hansa-ledger/hansa/internal/validate"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
-	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
 
 // channels are the channels that a peer has joined, each with its ledger, its
@@ -58,7 +57,9 @@ type peerChannel struct {
 
 	// defined counts the blocks that changed definitions of contracts; known is what they were at one count.
 	defined atomic.Uint64
-	known   atomic.Pointer[definitions]
+	known   atomic.Pointer[contractList]
+	// definitions are what snapshots have read of them.
+	definitions definitions
 }
 
 func newChannels(ctx context.Context, group *errgroup.Group, p *peer) *channels {
@@ -107,7 +108,9 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 		ChannelID: id, Ledger: l, Genesis: genesis, Verifier: p.verifier, Self: p.signer.Serialize(), Log: log,
 		Committed: func(height uint64, updates *rwset.Updates) {
 			places := updates.Places()
-			if slices.ContainsFunc(places, func(at rwset.Place) bool { return at.Namespace == lifecycle.Namespace }) {
+			changed := slices.ContainsFunc(places, func(at rwset.Place) bool { return at.Namespace == lifecycle.Namespace })
+			ch.definitions.committed(height, changed)
+			if changed {
 				p.catalog.Changed(id, height)
 				ch.defined.Add(1)
 				p.directory.Changed()
@@ -120,6 +123,7 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 		return err
 	}
 	ch.Channel = pipeline
+	ch.definitions.committed(pipeline.Height(), true)
 	ch.puller = deliver.NewPuller(deliver.PullerConfig{
 		ChannelID: id, Signer: p.signer, Certificate: &p.cert, Log: log, Next: pipeline.Next,
 		Endpoints: func() []deliver.Endpoint {
@@ -302,6 +306,10 @@ func (c *channels) Collect(metrics chan<- prometheus.Metric) {
 
 // HasTx tells whether a transaction id is used on the channel.
 func (ch *peerChannel) HasTx(id string) (bool, error) { return ch.Ledger().HasTx(id) }
+
+func (ch *peerChannel) snapshot() snapshot {
+	return snapshot{ch.Ledger().NewSnapshot(), &ch.definitions}
+}
 
 // Snapshot opens the state for endorsement.
 func (ch *peerChannel) Snapshot() (endorse.Snapshot, error) {

@@ -26,11 +26,13 @@ import (
 	"github.com/hansa-ledger/hansa/internal/contractpackage"
 	"github.com/hansa-ledger/hansa/internal/cscc"
 	"github.com/hansa-ledger/hansa/internal/deliver"
+	"github.com/hansa-ledger/hansa/internal/discovery"
 	"github.com/hansa-ledger/hansa/internal/endorse"
 	"github.com/hansa-ledger/hansa/internal/gateway"
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/lifecycle"
 	"github.com/hansa-ledger/hansa/internal/qscc"
+	"github.com/hansa-ledger/hansa/internal/wire/discoverypb"
 	"github.com/hansa-ledger/hansa/internal/wire/gatewaypb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
@@ -49,6 +51,8 @@ type peer struct {
 	host     *contracthost.Host
 	channels *channels
 	conns    *connections
+	// directory knows the other peers of the channels.
+	directory *discovery.Directory
 }
 
 // RunPeer runs a peer until ctx ends.
@@ -79,6 +83,9 @@ func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.
 
 	group, ctx := errgroup.WithContext(ctx)
 	p.channels = newChannels(ctx, group, p)
+	if p.directory, err = p.newDirectory(); err != nil {
+		return err
+	}
 	// Channels close after everything that reads them has ended.
 	defer func() { err = errors.Join(err, p.channels.close()) }()
 	endorser, err := p.newEndorser()
@@ -189,11 +196,11 @@ func (p *peer) newEndorser() (*endorse.Endorser, error) {
 // serve starts the peer's servers.
 func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, endorser *endorse.Endorser, ops *operations) error {
 	c := p.config
-	self := gateway.Peer{Endorser: endorser, MSPID: c.MSPID, Address: c.Address, Local: true}
+	self := gateway.Peer{Endorser: endorser, MSPID: c.MSPID, Address: c.Address, Local: true, Ready: true}
 	gatewayServer, err := gateway.New(gateway.Config{
 		MSPID: c.MSPID, Address: c.Address, Access: p.access, Log: p.log,
 		Channels: func(id string) (gateway.Channel, bool) { return lookup[gateway.Channel](p.channels, id) },
-		Peers:    newDirectory(self, p.bundle, p.conns),
+		Peers:    newEndorsers(self, p.directory, p.channels, p.conns),
 		Orderers: gateway.NewOrderers(p.conns, p.bundle),
 	})
 	if err != nil {
@@ -213,6 +220,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	peerpb.RegisterEndorserServer(server, endorser)
 	peerpb.RegisterDeliverServer(server, deliver.Peer{Server: delivery})
 	gatewaypb.RegisterGatewayServer(server, gatewayServer)
+	discoverypb.RegisterDiscoveryServer(server, discovery.NewService(p.directory, p.access, c.TLS.RequireClientCert))
 
 	l, err := listen("peer", c.Listen)
 	if err != nil {
@@ -233,7 +241,16 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 		return err
 	}
 	group.Go(func() error { return serveGRPC(ctx, server, l) })
+	group.Go(func() error { return p.directory.Run(ctx) })
 	return nil
+}
+
+func (p *peer) newDirectory() (*discovery.Directory, error) {
+	return discovery.NewDirectory(discovery.Config{
+		Signer: p.signer, MSPID: p.config.MSPID, Address: p.config.Address, CertHash: certHash(p.cert), Dial: p.conns, Log: p.log,
+		Channels: p.channels.Channels,
+		Channel:  func(id string) (discovery.Channel, bool) { return lookup[discovery.Channel](p.channels, id) },
+	})
 }
 
 // lockData keeps a second process from a node's data folder.
