@@ -166,6 +166,9 @@ type Channel struct {
 	id     string
 }
 
+// ID is the name of the channel.
+func (ch *Channel) ID() string { return ch.id }
+
 // Contract is the contract installed under a name on the channel.
 func (ch *Channel) Contract(name string) *Contract { return &Contract{ch, name} }
 
