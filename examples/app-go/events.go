@@ -54,24 +54,33 @@ func newFollower(file string) (*follower, error) {
 	return f, nil
 }
 
-// follow handles events until ctx ends.
+// follow handles events until ctx ends. When the peer was away it goes on where it
+// was.
 func (f *follower) follow(ctx context.Context, contract *client.Contract) error {
+	for ctx.Err() == nil {
+		_, err := again(ctx, func() (struct{}, error) { return struct{}{}, f.stream(ctx, contract) })
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("follow events: %w", err)
+		}
+	}
+	return f.save()
+}
+
+// stream handles events until the stream ends.
+func (f *follower) stream(ctx context.Context, contract *client.Contract) error {
 	from := client.From(0)
 	if f.last.TxID != "" {
 		from = client.After(client.Event{Block: f.last.Block, TxID: f.last.TxID})
 	}
 	for e, err := range contract.Events(ctx, from) {
-		if err != nil {
-			return fmt.Errorf("follow events: %w", err)
+		if err == nil {
+			err = f.handle(e)
 		}
-		if err := f.handle(e); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	if ctx.Err() == nil {
-		return errors.New("follow events: the peer ended the stream")
-	}
-	return f.save()
+	return nil
 }
 
 func (f *follower) handle(e client.Event) error {

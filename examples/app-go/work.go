@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
 
 	"github.com/hansa-ledger/hansa/client"
 )
@@ -106,7 +105,7 @@ func (w *work) all(ctx context.Context, records []record) error {
 // verify reads the records of an earlier run. What was rejected then is not there.
 func (w *work) verify(ctx context.Context, records []record) error {
 	return each(ctx, w, "read back", records, func(ctx context.Context, r record) error {
-		raw, err := w.own.contract.Evaluate(ctx, client.Strings("Read", r.id))
+		raw, err := read(ctx, w.own, r.id)
 		if err != nil && reason(err) != "not found" {
 			return err
 		}
@@ -177,7 +176,7 @@ func (w *work) awaitHolder(ctx context.Context, m *member, id, holder string) er
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for {
-		raw, err := m.contract.Evaluate(ctx, client.Strings("Read", id))
+		raw, err := read(ctx, m, id)
 		var s struct{ Holder string }
 		if err == nil && json.Unmarshal(raw, &s) == nil && s.Holder == holder {
 			return nil
@@ -194,7 +193,7 @@ func (w *work) awaitHolder(ctx context.Context, m *member, id, holder string) er
 // results, not errors; an error is what makes going on senseless.
 func (w *work) submit(ctx context.Context, m *member, call client.Call) (ok bool, err error) {
 	start := time.Now()
-	tx, err := w.endorse(ctx, m, call)
+	tx, err := endorse(ctx, m, call)
 	if err == nil {
 		err = order(ctx, tx)
 	}
@@ -220,43 +219,61 @@ func (w *work) mustSubmit(ctx context.Context, m *member, call client.Call) erro
 	return err
 }
 
-// endorse asks again when the network is too busy: until then nothing has happened.
-func (w *work) endorse(ctx context.Context, m *member, call client.Call) (*client.Transaction, error) {
-	for wait := 20 * time.Millisecond; ; wait *= 2 {
+// endorse has the contract run on the members' peers. Each attempt is a proposal
+// of its own.
+func endorse(ctx context.Context, m *member, call client.Call) (*client.Transaction, error) {
+	return again(ctx, func() (*client.Transaction, error) {
 		proposal, err := m.contract.Propose(call)
 		if err != nil {
 			return nil, err
 		}
-		tx, err := proposal.Endorse(ctx)
-		var failed *client.Error
-		busy := errors.As(err, &failed) && (failed.Code == codes.Unavailable || failed.Code == codes.ResourceExhausted)
-		if !busy || wait > 2*time.Second {
-			return tx, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(wait):
-		}
-	}
+		return proposal.Endorse(ctx)
+	})
 }
 
-// order submits an endorsed transaction and waits until it is committed.
+// order submits an endorsed transaction and waits until it is committed. It is the
+// same transaction at each attempt, which the ledger takes once.
 func order(ctx context.Context, tx *client.Transaction) error {
-	commit, err := tx.Submit(ctx)
+	commit, err := again(ctx, func() (*client.Commit, error) { return tx.Submit(ctx) })
 	if err != nil {
 		return err
 	}
-	status, err := commit.Status(ctx)
+	status, err := again(ctx, func() (client.Status, error) { return commit.Status(ctx) })
 	if err != nil {
 		return err
 	}
 	return status.Err()
 }
 
+// read returns the shipment as the member's peer has it.
+func read(ctx context.Context, m *member, id string) ([]byte, error) {
+	return again(ctx, func() ([]byte, error) { return m.contract.Evaluate(ctx, client.Strings("Read", id)) })
+}
+
+// patience is how long a call is tried again while a node is away, as when it is
+// restarted.
+const patience = 20 * time.Second
+
+// again tries a call until it succeeds, is rejected, or patience ends.
+func again[T any](ctx context.Context, try func() (T, error)) (T, error) {
+	begun := time.Now()
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		result, err := try()
+		var failed *client.Error
+		if !errors.As(err, &failed) || reason(err) != "" || time.Since(begun) > patience {
+			return result, err
+		}
+		select {
+		case <-ctx.Done():
+			return result, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
 // readBack compares what the ledger has with what was sent.
 func (w *work) readBack(ctx context.Context, r record) error {
-	raw, err := w.own.contract.Evaluate(ctx, client.Strings("Read", r.id))
+	raw, err := read(ctx, w.own, r.id)
 	switch {
 	case err != nil && reason(err) != "not found":
 		return err

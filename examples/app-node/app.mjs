@@ -9,7 +9,7 @@
 // with Hansa's Go client is in examples/app-go.
 
 import * as grpc from '@grpc/grpc-js';
-import { checkpointers, CommitError, EndorseError, GatewayError } from '@hyperledger/fabric-gateway';
+import { checkpointers, CommitError, GatewayError } from '@hyperledger/fabric-gateway';
 import { readFileSync } from 'node:fs';
 import { parseArgs, isDeepStrictEqual } from 'node:util';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -33,12 +33,15 @@ const { values: flags } = parseArgs({
     },
 });
 
+const patience = 20_000; // milliseconds that a call is tried again while a node is away, as when it is restarted
+
 const decoder = new TextDecoder();
 const parse = bytes => JSON.parse(decoder.decode(bytes));
 
 const records = readFileSync(flags.records, 'utf8').split('\n').filter(line => line).map(line => ({ id: JSON.parse(line).id, line }));
 const own = connectMember(flags.data, flags.as, flags.channel, flags.contract);
 const other = connectMember(flags.data, flags.to, flags.channel, flags.contract);
+const events = followEvents();
 const screen = new Screen(flags.json ? process.stderr : process.stdout);
 const tally = new Tally();
 
@@ -46,11 +49,11 @@ process.exitCode = await run().catch(error => {
     console.error(`app-node: ${error.message}`, ...(error.details ?? []));
     return 1;
 });
+await events.close();
 own.close();
 other.close();
 
 async function run() {
-    const events = await followEvents();
     screen.say(`${own.mspId}: ${records.length} records into contract "${flags.contract}" on channel "${flags.channel}", ` +
         `${flags.concurrency} at a time, with Fabric's Node client`);
 
@@ -123,9 +126,9 @@ async function each(name, items, work) {
 async function submit(member, name, ...args) {
     const started = performance.now();
     try {
-        const transaction = await endorse(member, name, args);
-        const commit = await transaction.submit();
-        const status = await commit.getStatus();
+        const transaction = await again(() => member.contract.newProposal(name, { arguments: args }).endorse());
+        const commit = await again(() => transaction.submit()); // the same one each time, which the ledger takes once
+        const status = await again(() => commit.getStatus());
         if (!status.successful) {
             throw new CommitError(status);
         }
@@ -147,14 +150,14 @@ async function mustSubmit(member, name, ...args) {
     }
 }
 
-/** Asks again when the network is too busy: until then nothing has happened. */
-async function endorse(member, name, args) {
-    for (let wait = 20; ; wait *= 2) {
+/** Tries a call until it succeeds, is rejected, or patience ends. */
+async function again(call) {
+    const begun = Date.now();
+    for (let wait = 20; ; wait = Math.min(2 * wait, 1000)) {
         try {
-            return await member.contract.newProposal(name, { arguments: args }).endorse();
+            return await call();
         } catch (error) {
-            const busy = error instanceof EndorseError && [grpc.status.UNAVAILABLE, grpc.status.RESOURCE_EXHAUSTED].includes(error.code);
-            if (!busy || wait > 2000) {
+            if (!(error instanceof GatewayError) || reason(error) || Date.now() - begun > patience) {
                 throw error;
             }
             await sleep(wait);
@@ -165,7 +168,7 @@ async function endorse(member, name, args) {
 /** The shipment as the member's peer has it; undefined if it has not. */
 async function read(member, id) {
     try {
-        return parse(await member.contract.evaluateTransaction('Read', id));
+        return parse(await again(() => member.contract.evaluateTransaction('Read', id)));
     } catch (error) {
         if (reason(error) === 'not found') {
             return undefined;
@@ -201,22 +204,31 @@ function reason(error) {
 }
 
 /** Follows the contract's events from the checkpoint on, or from the ledger's first block. */
-async function followEvents() {
-    const checkpointer = flags.checkpoint ? await checkpointers.file(flags.checkpoint) : checkpointers.inMemory();
-    const events = await own.network.getChaincodeEvents(flags.contract, { checkpoint: checkpointer, startBlock: 0n });
+function followEvents() {
     const seen = new Map();
-    let failure;
+    let checkpoint;
+    let events;
     let closed = false;
+    let failure;
+    const follow = async () => {
+        checkpoint ??= flags.checkpoint ? await checkpointers.file(flags.checkpoint) : checkpointers.inMemory();
+        events = await own.network.getChaincodeEvents(flags.contract, { checkpoint, startBlock: 0n });
+        try {
+            for await (const event of events) {
+                seen.set(event.transactionId, (seen.get(event.transactionId) ?? 0) + 1);
+                await checkpoint.checkpointChaincodeEvent(event);
+            }
+        } catch (error) {
+            if (!closed) { // closing the stream ends it with an error too
+                throw error;
+            }
+        }
+    };
     const followed = (async () => {
-        for await (const event of events) {
-            seen.set(event.transactionId, (seen.get(event.transactionId) ?? 0) + 1);
-            await checkpointer.checkpointChaincodeEvent(event);
+        while (!closed) {
+            await again(follow); // when the peer was away it goes on at the checkpoint
         }
-    })().catch(error => {
-        if (!closed) { // closing the stream ends it with an error too
-            failure = error;
-        }
-    });
+    })().catch(error => { failure = error; });
     return {
         /** Waits until each of the committed transactions was announced. */
         async caughtUp() {
@@ -226,12 +238,14 @@ async function followEvents() {
                     break;
                 }
             }
-            closed = true;
-            events.close();
-            await followed;
             if (failure) {
                 throw failure;
             }
+        },
+        async close() {
+            closed = true;
+            events?.close();
+            await followed;
         },
     };
 }

@@ -147,6 +147,7 @@ func (j *job) start(ctx context.Context, n *network) (building time.Duration, er
 	} else if err != nil {
 		return 0, err
 	} else {
+		n.serves = true
 		j.out.say("it runs already")
 	}
 	switch there, err := n.hasContract(ctx, contractName); {
@@ -243,8 +244,12 @@ func (j *job) run(ctx context.Context, dir string) (err error) {
 		}
 	}
 	defer func() {
-		j.out.title("\nStopping the network; its data stays in %s", n.dir)
-		err = errors.Join(err, n.stop(ctx))
+		if n.serves {
+			j.out.title("\nStopping the network; its data stays in %s", n.dir)
+		}
+		if n.serves || n.up != nil {
+			err = errors.Join(err, n.stop(ctx))
+		}
 	}()
 	j.out.title("A business network of two members in %s", n.dir)
 	if _, err := j.start(ctx, n); err != nil {

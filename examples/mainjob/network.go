@@ -24,6 +24,8 @@ type network struct {
 	// before; ended is closed when it has ended.
 	up    *exec.Cmd
 	ended chan struct{}
+	// serves is whether it has been seen to serve.
+	serves bool
 }
 
 // downTimeout is how long a network may take to stop.
@@ -71,6 +73,7 @@ func (n *network) start(ctx context.Context, port int) error {
 	}()
 	select {
 	case <-serves:
+		n.serves = true
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -193,6 +196,12 @@ func explained(c *exec.Cmd, err error, complaint string) error {
 	if said == "" {
 		said = err.Error()
 	}
-	args := c.Args[1:]
-	return fmt.Errorf("%s %s: %s", filepath.Base(c.Path), strings.Join(args[:min(2, len(args))], " "), said)
+	name := filepath.Base(c.Path)
+	for _, arg := range c.Args[1:] {
+		if strings.HasPrefix(arg, "-") {
+			break
+		}
+		name += " " + arg
+	}
+	return fmt.Errorf("%s: %s", name, said)
 }
