@@ -102,6 +102,8 @@ func (l *Ledger) finish(works []*work) error {
 	if len(works) == 0 {
 		return nil
 	}
+	l.applying.Lock()
+	defer l.applying.Unlock()
 	flushed := make(chan error, 1)
 	go func() { flushed <- l.blocks.Sync() }()
 	batch, err := l.gather(works[0])
@@ -259,9 +261,13 @@ func (l *Ledger) gather(w *work) (*pebble.Batch, error) {
 	if err == nil {
 		err = writeCollections(b, w.updates, state)
 	}
+	var privateChanged func(ns, coll, key string, before, after []byte) error
+	if err == nil && !l.indexes.None() {
+		privateChanged, err = l.indexDocuments(b, w.updates, state)
+	}
 	if err == nil {
 		var expired []privatedb.ExpiredHash
-		expired, err = privatedb.NewView(l.db).Apply(b, privatedb.Block{Updates: w.updates, Data: w.private, Missing: w.missing, State: state})
+		expired, err = privatedb.NewView(l.db).Apply(b, privatedb.Block{Updates: w.updates, Data: w.private, Missing: w.missing, State: state, Changed: privateChanged})
 		for _, e := range expired {
 			err = errors.Join(err, statedb.DeleteHash(b, e.Namespace, e.Collection, e.KeyHash))
 		}

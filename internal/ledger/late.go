@@ -149,10 +149,16 @@ func (l *Ledger) CommitLate(late []Late) (taken int, err error) {
 	slices.SortStableFunc(late, func(a, b Late) int {
 		return rwset.Version{Block: a.Block, Tx: a.Tx}.Compare(rwset.Version{Block: b.Block, Tx: b.Tx})
 	})
+	l.applying.Lock()
+	defer l.applying.Unlock()
 	state := statedb.New(l.db, l.hints)
 	view := privatedb.NewView(l.db)
 	batch := l.db.NewBatch()
+	if !l.indexes.None() {
+		batch = l.db.NewIndexedBatch() // indexLate reads it
+	}
 	defer batch.Close()
+	var applied []*rwsetpb.TxPvtReadWriteSet
 	extras := map[uint64][]byte{}
 	var at *past
 	for _, item := range late {
@@ -180,8 +186,14 @@ func (l *Ledger) CommitLate(late []Late) (taken int, err error) {
 		if err := view.ApplyLate(batch, item.Block, privatedb.Data{Tx: item.Tx, Set: set}, state); err != nil {
 			return 0, err
 		}
+		applied = append(applied, set)
 		if at.add(item.Missing, raw) {
 			extras[item.Block] = encodeExtra(at.private, at.missing)
+		}
+	}
+	if !l.indexes.None() {
+		if err := l.indexLate(batch, applied); err != nil {
+			return 0, err
 		}
 	}
 	// The log first: should the rest be lost, the data is listed as missing and found there by Sort.

@@ -36,6 +36,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/privatedb"
 	"github.com/hansa-ledger/hansa/internal/snapshotfile"
 	"github.com/hansa-ledger/hansa/internal/statedb"
+	"github.com/hansa-ledger/hansa/internal/statedb/jsonindex"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
 
@@ -80,6 +81,7 @@ type Ledger struct {
 	db        *pebble.DB
 	cache     *pebble.Cache
 	hints     *statedb.Hints
+	indexes   *jsonindex.Indexes     // changed under applying
 	first     uint64                 // number of the first block in the log
 	boot      *snapshotfile.Metadata // of the snapshot that the ledger began with; nil if with a genesis block
 	transient *privatedb.Transient
@@ -88,6 +90,10 @@ type Ledger struct {
 
 	// trouble is the last error of the database's background work, until that work succeeds again.
 	trouble atomic.Pointer[error]
+
+	// applying is held while a block's changes are gathered and applied, and while something is written between blocks. It is
+	// taken before mu.
+	applying sync.Mutex
 
 	readers sync.WaitGroup // snapshots and reads of indexes under way; grows under mu while the ledger is open
 
@@ -98,7 +104,9 @@ type Ledger struct {
 	closed  chan struct{}
 	once    sync.Once
 	closing error
-	failed  error // set when the log is ahead of the derived data and stays so until the next Open
+	filling bool          // indexes are being built
+	filled  chan struct{} // closed when no index is being built any more; nil if nobody waits
+	failed  error         // set when the log is ahead of the derived data and stays so until the next Open
 }
 
 // Open opens or creates a ledger, and repairs what a crash left.
@@ -141,6 +149,7 @@ func Open(config Config) (*Ledger, error) {
 	if err := l.catchUp(); err != nil {
 		return nil, wrap(err)
 	}
+	l.fillIndexes() // a crash may have left some unfinished
 	return l, nil
 }
 
@@ -209,6 +218,9 @@ func (l *Ledger) openDatabase() error {
 	}
 	l.db = db
 	if l.hints, err = statedb.LoadHints(db); err != nil {
+		return err
+	}
+	if l.indexes, err = jsonindex.Load(db); err != nil {
 		return err
 	}
 	tip, err := readSavepoint(db)

@@ -24,6 +24,8 @@ type Block struct {
 	Missing []Missing
 	// State is the state before the block.
 	State rwset.State
+	// Changed is told of every value that changes, before and after, nil for none; nil for nobody.
+	Changed func(namespace, collection, key string, before, after []byte) error
 }
 
 // ExpiredHash is a key of a hashed collection whose time is over; the caller removes it from the public state.
@@ -250,6 +252,9 @@ func (a *applying) write() error {
 		} else {
 			err = errors.Join(a.batch.Set(value, encodeValue(up.version, up.value), nil), a.batch.Set(index, []byte(k.key), nil))
 		}
+		if err == nil && a.Changed != nil {
+			err = a.tell(k, up)
+		}
 		if err != nil {
 			return fmt.Errorf("write private data: %w", err)
 		}
@@ -264,6 +269,22 @@ func (a *applying) write() error {
 		}
 	}
 	return nil
+}
+
+// tell reports a change.
+func (a *applying) tell(k privateKey, up *privateUpdate) error {
+	stored, err := a.Get(k.namespace, k.collection, k.key)
+	if err != nil {
+		return err
+	}
+	var before, after []byte
+	if stored != nil {
+		before = stored.Value
+	}
+	if !up.delete {
+		after = up.value
+	}
+	return a.Changed(k.namespace, k.collection, k.key, before, after)
 }
 
 // BlockToLive is the number of blocks that a collection's values live, 0 for ever. It is read from the contract's committed

@@ -149,6 +149,14 @@ func (v *View) Range(namespace, collection, start, end string) (*Iterator, error
 	return &Iterator{it: it, skip: len(base)}, nil
 }
 
+// Prefix is in front of the keys of a collection's values in the database, for those who index them; DecodeValue reads what is stored.
+func Prefix(namespace, collection string) []byte {
+	return inCollection(prefixValue, namespace, collection, "")
+}
+
+// DecodeValue reads a stored value. The result shares b.
+func DecodeValue(b []byte) (*rwset.VersionedValue, error) { return decodeValue(b) }
+
 // Next gives the next key and its value; ok is false at the end.
 func (i *Iterator) Next() (key string, value *rwset.VersionedValue, ok bool, err error) {
 	if !i.started {

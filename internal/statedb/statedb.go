@@ -9,7 +9,8 @@
 // Keys are ordered as Fabric orders them, bytewise within a namespace. The range of a query includes its start
 // and excludes its end; an empty start or end means the namespace's own.
 //
-// It leaves out private values (privatedb) and queries by content. Open keys.go for the layout.
+// It leaves out private values (privatedb). Queries by content are in its subfolders: jsonquery is the language, jsonindex the indexes.
+// Open keys.go for the layout.
 package statedb
 
 import (
@@ -195,6 +196,9 @@ func (i *Iterator) Next() (key string, v *rwset.VersionedValue, ok bool, err err
 
 // Close frees the iterator.
 func (i *Iterator) Close() error { return i.it.Close() }
+
+// Prefix is in front of the public keys of a namespace in the database, for those who index them; DecodeValue reads what is stored.
+func Prefix(namespace string) []byte { return appendPublic(nil, namespace, "") }
 
 // Places lists the key spaces that hold anything, sorted: all public ones, or all hashed collections.
 func (s *State) Places(hashed bool) ([]rwset.Place, error) {
