@@ -195,7 +195,7 @@ func (c *Contract) RangePage(start, end string, pageSize int32) (*Query, error) 
 	return c.sim.RangePage(c.namespace, start, end, pageSize)
 }
 
-// Query would open a JSON query.
+// Query opens a JSON query.
 func (c *Contract) Query(collection, query string) (*Query, error) {
 	if collection == "" {
 		return c.sim.ExecuteQuery(c.namespace, query)
@@ -206,7 +206,7 @@ func (c *Contract) Query(collection, query string) (*Query, error) {
 	return c.sim.ExecuteQueryPrivate(c.namespace, collection, query)
 }
 
-// QueryPage would open one page of a JSON query.
+// QueryPage opens one page of a JSON query.
 func (c *Contract) QueryPage(query, bookmark string, pageSize int32) (*Query, error) {
 	return c.sim.ExecuteQueryPage(c.namespace, query, bookmark, pageSize)
 }

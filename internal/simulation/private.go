@@ -181,7 +181,7 @@ func (s *Simulator) startPrivateQuery(namespace, collection string) error {
 	return s.checkCollection(namespace, collection)
 }
 
-// ExecuteQueryPrivate would answer a JSON query over private data.
+// ExecuteQueryPrivate opens a JSON query over private data. It is not recorded, so it makes the transaction read-only.
 func (s *Simulator) ExecuteQueryPrivate(namespace, collection, query string) (*Query, error) {
 	defer s.mu.Unlock()
 	if err := s.enter(); err != nil {
@@ -190,7 +190,7 @@ func (s *Simulator) ExecuteQueryPrivate(namespace, collection, query string) (*Q
 	if err := s.startPrivateQuery(namespace, collection); err != nil {
 		return nil, err
 	}
-	return s.ExecuteQuery(namespace, query)
+	return s.openQuery(namespace, collection, query, "", 0)
 }
 
 // checkCollection refuses a collection that neither the contract's definition nor an organisation of the channel

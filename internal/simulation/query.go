@@ -59,8 +59,10 @@ type Query struct {
 	end       string
 	limit     int32 // of a page
 	given     int32
-	info      *kvrwsetpb.RangeQueryInfo // nil for private queries, which are not recorded
+	info      *kvrwsetpb.RangeQueryInfo // nil for private and JSON queries
 	results   *rwset.RangeResults
+	read      bool          // results are reads
+	bookmark  func() string // of JSON queries
 }
 
 // Next gives the next result. That the query was exhausted is recorded only when a caller asked for one more.
@@ -85,6 +87,12 @@ func (q *Query) Next() (key string, value []byte, ok bool, err error) {
 		return "", nil, false, nil
 	}
 	q.given++
+	if q.read {
+		if err := q.sim.charge(len(key)); err != nil {
+			return "", nil, false, err
+		}
+		q.sim.builder.AddRead(q.namespace, key, &v.Version)
+	}
 	if q.info != nil {
 		q.results.Add(key, v.Version)
 		q.info.EndKey = key
@@ -92,12 +100,17 @@ func (q *Query) Next() (key string, value []byte, ok bool, err error) {
 	return key, v.Value, true, nil
 }
 
-// Bookmark is where the page after this one starts, empty at the end. It closes the query.
+// Bookmark is where the page after this one starts; at the end it is empty, or for JSON queries where an empty page is. It
+// closes the query.
 func (q *Query) Bookmark() string {
 	q.sim.mu.Lock()
 	defer q.sim.mu.Unlock()
 	if q.closed || q.sim.done {
 		return ""
+	}
+	if q.bookmark != nil {
+		q.close()
+		return q.bookmark()
 	}
 	key, _, ok, err := q.it.Next()
 	q.close()
@@ -170,12 +183,44 @@ func (h *history) close() error {
 	return h.it.Close()
 }
 
-// ExecuteQuery would answer a JSON query.
+// ExecuteQuery opens a JSON query. Each result that is given is recorded as a read; documents that the query would select when the
+// transaction is validated are not looked for, as in Fabric.
 func (s *Simulator) ExecuteQuery(namespace, query string) (*Query, error) {
-	return nil, errors.New("ExecuteQuery not supported for leveldb")
+	defer s.mu.Unlock()
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	return s.openQuery(namespace, "", query, "", 0)
 }
 
-// ExecuteQueryPage would answer a page of a JSON query.
+// ExecuteQueryPage is ExecuteQuery for at most pageSize results (0 or less: no limit) from a bookmark, with the next bookmark afterwards.
+// It makes the transaction read-only.
 func (s *Simulator) ExecuteQueryPage(namespace, query, bookmark string, pageSize int32) (*Query, error) {
-	return nil, errors.New("ExecuteQueryWithMetadata not supported for leveldb")
+	defer s.mu.Unlock()
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	if s.written {
+		return nil, fmt.Errorf("txid [%s]: unsuppored transaction. Paginated queries are supported only in a read-only transaction", s.cfg.TxID)
+	}
+	s.paginated = true
+	return s.openQuery(namespace, "", query, bookmark, pageSize)
+}
+
+func (s *Simulator) openQuery(namespace, collection, query, bookmark string, limit int32) (*Query, error) {
+	if len(s.queries) >= maxQueries {
+		return nil, fmt.Errorf("txid [%s]: more than %d queries in one transaction", s.cfg.TxID, maxQueries)
+	}
+	documents, ok := s.cfg.Snapshot.(Documents)
+	if !ok {
+		return nil, errors.New("ExecuteQuery not supported for leveldb")
+	}
+	it, err := documents.Query(namespace, collection, query, bookmark)
+	if err != nil {
+		return nil, err
+	}
+	s.namespaces[namespace] = true
+	q := &Query{sim: s, it: it, limit: limit, namespace: namespace, read: collection == "", bookmark: it.Bookmark}
+	s.queries = append(s.queries, q)
+	return q, nil
 }

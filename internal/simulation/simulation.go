@@ -8,7 +8,7 @@
 //
 // It leaves out deciding which contract runs and whether its client may call it (package endorse), how contracts
 // talk (package contracthost) and what a definition looks like in the state (package lifecycle, through
-// Definitions). JSON queries are refused until the state database can answer them.
+// Definitions).
 //
 // Open this file first: Simulator holds the rules; query.go and private.go are the rest of it. contract.go is a
 // running contract's view of it, with

@@ -148,7 +148,7 @@ func TestRules(t *testing.T) {
 		{"purge of public data", false, nil, []func(contract) error{func(c contract) error { return c.Purge("", "k") }}, "only applicable for private data"},
 		{"value that is not here", false, nil, []func(contract) error{func(c contract) error { _, err := c.Get("collAB", "pk2"); return err }}, "private data matching public hash version is not available. Public hash version = {BlockNum: 55, TxNum: 5}, Private data version = <nil>"},
 		{"JSON query", false, nil, []func(contract) error{func(c contract) error { return drain(c.Query("", "{}")) }}, "ExecuteQuery not supported for leveldb"},
-		{"page of a JSON query", false, nil, []func(contract) error{func(c contract) error { return drain(c.QueryPage("{}", "", 1)) }}, "ExecuteQueryWithMetadata not supported for leveldb"},
+		{"page of a JSON query", false, nil, []func(contract) error{func(c contract) error { return drain(c.QueryPage("{}", "", 1)) }}, "ExecuteQuery not supported for leveldb"},
 		{"JSON query of private data", false, nil, []func(contract) error{func(c contract) error { return drain(c.Query("collAB", "{}")) }}, "ExecuteQuery not supported for leveldb"},
 	}
 	for _, c := range cases {

@@ -23,6 +23,20 @@ type Snapshot interface {
 	History(namespace, key string) (HistoryIterator, error)
 }
 
+// Documents is what a Snapshot is as well that answers JSON queries. A simulation on any other refuses them.
+type Documents interface {
+	// Query selects among the public documents of a namespace or, with a collection named, the private ones. It goes on behind a
+	// bookmark, if there is one.
+	Query(namespace, collection, query, bookmark string) (DocumentIterator, error)
+}
+
+// DocumentIterator walks over what a query selects, in the order of the query.
+type DocumentIterator interface {
+	StateIterator
+	// Bookmark is where the query goes on behind the last result; it can be asked for after Close.
+	Bookmark() string
+}
+
 // StateIterator walks over keys of the state.
 type StateIterator interface {
 	Next() (key string, value *rwset.VersionedValue, ok bool, err error)
