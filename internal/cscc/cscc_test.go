@@ -45,6 +45,7 @@ type peer struct {
 	t        testing.TB
 	verifier *identity.Verifier
 	channels map[string]cscc.Channel
+	joining  string
 }
 
 func (p *peer) Join(_ context.Context, channelID string, genesis *commonpb.Block) error {
@@ -63,6 +64,16 @@ func (p *peer) Join(_ context.Context, channelID string, genesis *commonpb.Block
 	p.channels[channelID] = cscc.Channel{Bundle: bundle, Ledger: l}
 	return l.Commit(&ledger.Commit{Block: block.Parse(genesis)})
 }
+
+func (p *peer) JoinBySnapshot(_ context.Context, dir string) error {
+	if dir == "/bad" {
+		return errors.New("it is bad")
+	}
+	p.joining = dir
+	return nil
+}
+
+func (p *peer) JoiningBySnapshot() (string, bool) { return p.joining, p.joining != "" }
 
 func (p *peer) Channels() []string { return slices.Sorted(maps.Keys(p.channels)) }
 
@@ -159,6 +170,13 @@ func TestJoinAndAsk(t *testing.T) {
 	if r := f.call("cscc", "JoinBySnapshotStatus"); r.Status != 200 || len(r.Payload) != 0 {
 		t.Error(r)
 	}
+	if r := f.call("cscc", "JoinChainBySnapshot", "/dir"); r.Status != 200 {
+		t.Error(r)
+	}
+	joining := &peerpb.JoinBySnapshotStatus{}
+	if r := f.call("cscc", "JoinBySnapshotStatus"); proto.Unmarshal(r.Payload, joining) != nil || !joining.InProgress || joining.BootstrappingSnapshotDir != "/dir" {
+		t.Error(r)
+	}
 	for _, checked := range []string{"cscc/JoinChain@", "cscc/GetChannels@", "cscc/GetConfigBlock@devledger", "cscc/GetChannelConfig@devledger", "cscc/JoinBySnapshotStatus@"} {
 		if !slices.Contains(f.access.checked, checked) {
 			t.Errorf("%s was not checked", checked)
@@ -196,7 +214,8 @@ func TestFailures(t *testing.T) {
 		{"", "cscc", []string{"JoinChain", edit(func(b *commonpb.Block) { b.Header = nil })}, "no header"},
 		{"", "cscc", []string{"JoinChain", edit(func(b *commonpb.Block) { b.Header.DataHash[0] ^= 1 })}, "data hash"},
 		{"cscc/JoinChain", "cscc", []string{"JoinChain", genesis}, "access denied for [JoinChain][devledger]: [not you]"},
-		{"", "cscc", []string{"JoinChainBySnapshot", "/dir"}, "not supported by this peer; join with the channel's genesis block"},
+		{"", "cscc", []string{"JoinChainBySnapshot", ""}, "Cannot join the channel, no snapshot directory provided"},
+		{"", "cscc", []string{"JoinChainBySnapshot", "/bad"}, "cannot create ledger from snapshot /bad: it is bad"},
 		{"cscc/JoinChainBySnapshot", "cscc", []string{"JoinChainBySnapshot", "/dir"}, "access denied for [JoinChainBySnapshot]"},
 		{"cscc/JoinBySnapshotStatus", "cscc", []string{"JoinBySnapshotStatus"}, "access denied for [JoinBySnapshotStatus]"},
 		{"cscc/GetChannels", "cscc", []string{"GetChannels"}, "access denied for [GetChannels]: not you"},

@@ -25,6 +25,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/qscc"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/simulation"
+	"github.com/hansa-ledger/hansa/internal/snapshots"
 	"github.com/hansa-ledger/hansa/internal/validate"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
@@ -38,8 +39,9 @@ type channels struct {
 	stop  context.CancelFunc
 	group *errgroup.Group
 
-	mu     sync.RWMutex
-	joined map[string]*peerChannel // guarded by mu
+	mu      sync.RWMutex
+	joined  map[string]*peerChannel // guarded by mu
+	joining string                  // guarded by mu: folder of the snapshot that a channel is being joined by
 }
 
 var (
@@ -54,6 +56,7 @@ type peerChannel struct {
 	peer   *peer
 	plans  discovery.Planner
 	puller *deliver.Puller
+	taken  *snapshots.Channel // the snapshots that are taken of it
 
 	// defined counts the blocks that changed definitions of contracts; known is what they were at one count.
 	defined atomic.Uint64
@@ -70,6 +73,9 @@ func newChannels(ctx context.Context, group *errgroup.Group, p *peer) *channels 
 // open opens the channels that were joined before. A folder whose ledger is
 // empty is that of a join that never finished.
 func (c *channels) open() error {
+	if err := c.dropUnfinishedJoin(); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(c.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -107,6 +113,7 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 	pipeline, err := commit.New(commit.Config{
 		ChannelID: id, Ledger: l, Genesis: genesis, Verifier: p.verifier, Self: p.signer.Serialize(), Log: log,
 		Committed: func(height uint64, updates *rwset.Updates) {
+			ch.taken.Committed(height)
 			places := updates.Places()
 			changed := slices.ContainsFunc(places, func(at rwset.Place) bool { return at.Namespace == lifecycle.Namespace })
 			ch.definitions.committed(height, changed)
@@ -120,6 +127,9 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 		},
 	})
 	if err != nil {
+		return err
+	}
+	if ch.taken, err = snapshots.Open(snapshots.Config{Dir: filepath.Join(p.config.DataDir, "snapshots"), ChannelID: id, Ledger: l, Log: log}); err != nil {
 		return err
 	}
 	ch.Channel = pipeline
@@ -159,6 +169,9 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 func (c *channels) Join(_ context.Context, id string, genesis *commonpb.Block) error {
 	if _, ok := c.get(id); ok {
 		return fmt.Errorf("cannot create ledger from genesis block: ledger [%s] already exists with state [ACTIVE]", id)
+	}
+	if err := c.notJoining(); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(c.dir, 0o750); err != nil {
 		return err
@@ -282,6 +295,7 @@ func (c *channels) close() (err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, ch := range c.joined {
+		ch.taken.Close()
 		if e := ch.Ledger().Close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("close channel %s: %w", id, e))
 		}

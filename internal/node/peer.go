@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -32,6 +33,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/lifecycle"
 	"github.com/hansa-ledger/hansa/internal/qscc"
+	"github.com/hansa-ledger/hansa/internal/snapshots"
 	"github.com/hansa-ledger/hansa/internal/wire/discoverypb"
 	"github.com/hansa-ledger/hansa/internal/wire/gatewaypb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
@@ -219,6 +221,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 			peerpb.Deliver_DeliverWithPrivateData_FullMethodName: streams})))
 	peerpb.RegisterEndorserServer(server, endorser)
 	peerpb.RegisterDeliverServer(server, deliver.Peer{Server: delivery})
+	peerpb.RegisterSnapshotServer(server, &snapshots.Service{Channel: p.channels.taken, Access: p.access, Now: time.Now})
 	gatewaypb.RegisterGatewayServer(server, gatewayServer)
 	discoverypb.RegisterDiscoveryServer(server, discovery.NewService(p.directory, p.access, c.TLS.RequireClientCert))
 

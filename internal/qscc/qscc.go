@@ -169,6 +169,9 @@ func transactionByID(l Ledger, id []byte) *peerpb.Response {
 
 // missing says in Fabric's words, which clients look for, that something is not on the ledger.
 func missing(err error, format string, what any) error {
+	if before := (*ledger.BeforeSnapshotError)(nil); errors.As(err, &before) {
+		return before
+	}
 	if errors.Is(err, ledger.ErrNotFound) {
 		return fmt.Errorf(format, what)
 	}
