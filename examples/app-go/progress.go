@@ -67,23 +67,29 @@ func (s *screen) phase(name string, total int, t *tally) (end func()) {
 	}
 }
 
-const barWidth = 20
+// maxBar is the bar's width where there is room: besides it a line needs lineRest columns.
+const (
+	maxBar, minBar = 20, 6
+	lineRest       = 73
+)
 
 func (s *screen) line(name string, total int, took time.Duration, t *tally) string {
 	done := int(s.done.Load())
 	rejected, p50, p99 := t.live()
-	full := barWidth * done / total
-	line := fmt.Sprintf("  %-13s %s%s %13s  %5.0f/s", name, strings.Repeat("█", full), strings.Repeat("░", barWidth-full),
+	width, bar := 0, maxBar
+	if s.terminal >= 0 {
+		if columns, _, err := term.GetSize(s.terminal); err == nil && columns > 0 {
+			width, bar = columns-1, min(max(columns-1-lineRest, minBar), maxBar)
+		}
+	}
+	full := bar * done / total
+	line := fmt.Sprintf("  %-11s %s%s %11s  %5.0f/s", name, strings.Repeat("█", full), strings.Repeat("░", bar-full),
 		grouped(done)+"/"+grouped(total), float64(done)/max(took.Seconds(), 0.001))
 	if name != "read back" {
 		line += fmt.Sprintf("  p50 %.0f ms  p99 %.0f ms  rejected %d", milliseconds(p50), milliseconds(p99), rejected)
 	}
-	if s.terminal >= 0 {
-		if width, _, err := term.GetSize(s.terminal); err == nil && width > 0 {
-			if runes := []rune(line); len(runes) >= width {
-				line = string(runes[:width-1])
-			}
-		}
+	if runes := []rune(line); width > 0 && len(runes) > width {
+		line = string(runes[:width])
 	}
 	return line
 }

@@ -138,7 +138,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 func (s summary) print(out io.Writer) {
 	if s.verify {
-		fmt.Fprintf(out, "  found         %s, as they were sent\n\n", grouped(s.Found))
+		fmt.Fprintf(out, "  found       %s, as they were sent\n\n", grouped(s.Found))
 		return
 	}
 	var all int
@@ -149,10 +149,10 @@ func (s summary) print(out io.Writer) {
 		all += s.Rejected[reason]
 		why = append(why, fmt.Sprintf("%s %d", reason, s.Rejected[reason]))
 	}
-	fmt.Fprintf(out, "  committed     %s transactions, %.0f/s, p50 %.0f ms, p99 %.0f ms\n", grouped(s.Committed), s.TxPerS, s.P50Ms, s.P99Ms)
-	fmt.Fprintf(out, "  rejected      %s: %s\n", grouped(all), cmp.Or(strings.Join(why, ", "), "none"))
-	fmt.Fprintf(out, "  read back     %d lost, %d different\n", s.Lost, s.Different)
-	fmt.Fprintf(out, "  events        %s announced once, %d more than once, %d missing\n\n",
+	fmt.Fprintf(out, "  committed   %s transactions, %.0f/s, p50 %.0f ms, p99 %.0f ms\n", grouped(s.Committed), s.TxPerS, s.P50Ms, s.P99Ms)
+	fmt.Fprintf(out, "  rejected    %s: %s\n", grouped(all), cmp.Or(strings.Join(why, ", "), "none"))
+	fmt.Fprintf(out, "  read back   %d lost, %d different\n", s.Lost, s.Different)
+	fmt.Fprintf(out, "  events      %s announced once, %d more than once, %d missing\n\n",
 		grouped(s.Events), s.EventsAgain, s.Committed-s.Events-s.EventsAgain)
 }
 

@@ -72,8 +72,8 @@ func (w *work) all(ctx context.Context, records []record) error {
 	followed := make(chan error, 1)
 	go func() { followed <- events.follow(following, w.own.contract) }()
 
-	w.screen.say("%s: %d records into contract %q on channel %q, %d at a time, with Hansa's Go client",
-		w.own.mspID, len(records), w.contract, w.channel, w.concurrency)
+	w.screen.say("  %s, %s records, %d at a time, contract %q, channel %q",
+		w.own.mspID, grouped(len(records)), w.concurrency, w.contract, w.channel)
 	w.tally.started = time.Now()
 	if err := each(ctx, w, "load", records, w.create); err != nil {
 		return err
@@ -88,7 +88,7 @@ func (w *work) all(ctx context.Context, records []record) error {
 	// The other half is still in the other member's hands.
 	stolen := moved[len(moved)/2:]
 	stolen = stolen[:min(len(stolen), w.intrusions)]
-	if err := each(ctx, w, "claim others'", stolen, w.claim); err != nil {
+	if err := each(ctx, w, "claim", stolen, w.claim); err != nil {
 		return err
 	}
 	w.tally.ended = time.Now()

@@ -54,8 +54,8 @@ own.close();
 other.close();
 
 async function run() {
-    screen.say(`${own.mspId}: ${records.length} records into contract "${flags.contract}" on channel "${flags.channel}", ` +
-        `${flags.concurrency} at a time, with Fabric's Node client`);
+    screen.say(`  ${own.mspId}, ${records.length.toLocaleString('en')} records, ${flags.concurrency} at a time, ` +
+        `contract "${flags.contract}", channel "${flags.channel}"`);
 
     tally.start();
     const created = [];
@@ -76,7 +76,7 @@ async function run() {
     });
 
     // The rest is still in the other member's hands.
-    await each("claim others'", moved.slice(back.length).slice(0, Number(flags['wrong-owner'])), async ({ id }) => {
+    await each('claim', moved.slice(back.length).slice(0, Number(flags['wrong-owner'])), async ({ id }) => {
         if (await submit(own, 'Transfer', id, own.mspId)) {
             throw new Error(`the ledger let a member transfer ${id}, which another holds`);
         }

@@ -1,6 +1,9 @@
 // Shows how far the work is: on a terminal a bar that moves, elsewhere one line for each step that is done.
 
-const barWidth = 20;
+// The bar's width where there is room: besides it a line needs lineRest columns.
+const maxBar = 20;
+const minBar = 6;
+const lineRest = 73;
 
 export class Screen {
     #out;
@@ -30,13 +33,15 @@ export class Screen {
 
     #line(name, total, started, tally) {
         const count = n => n.toLocaleString('en');
-        const full = Math.floor(barWidth * this.#done / total);
+        const width = (this.#out.columns ?? Infinity) - 1;
+        const bar = Math.min(Math.max(width - lineRest, minBar), maxBar);
+        const full = Math.floor(bar * this.#done / total);
         const rate = this.#done / Math.max((Date.now() - started) / 1000, 0.001);
-        let line = `  ${name.padEnd(13)} ${'█'.repeat(full)}${'░'.repeat(barWidth - full)} ${`${count(this.#done)}/${count(total)}`.padStart(13)}  ${rate.toFixed(0).padStart(5)}/s`;
+        let line = `  ${name.padEnd(11)} ${'█'.repeat(full)}${'░'.repeat(bar - full)} ${`${count(this.#done)}/${count(total)}`.padStart(11)}  ${rate.toFixed(0).padStart(5)}/s`;
         if (name !== 'read back') {
             const [p50, p99] = tally.percentiles(1000);
             line += `  p50 ${p50.toFixed(0)} ms  p99 ${p99.toFixed(0)} ms  rejected ${tally.rejections}`;
         }
-        return this.#out.columns ? [...line].slice(0, this.#out.columns - 1).join('') : line;
+        return [...line].slice(0, width).join('');
     }
 }

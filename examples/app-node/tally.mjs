@@ -58,10 +58,10 @@ export class Tally {
         const s = this.summary();
         const why = Object.entries(s.rejected).sort(([a, n], [b, m]) => m - n || a.localeCompare(b)).map(([name, n]) => `${name} ${n}`);
         const count = n => n.toLocaleString('en');
-        screen.say(`  committed     ${count(s.committed)} transactions, ${s.tx_per_s.toFixed(0)}/s, p50 ${s.p50_ms.toFixed(0)} ms, p99 ${s.p99_ms.toFixed(0)} ms`);
-        screen.say(`  rejected      ${count(this.rejections)}: ${why.join(', ') || 'none'}`);
-        screen.say(`  read back     ${s.lost} lost, ${s.different} different`);
-        screen.say(`  events        ${count(s.events)} announced once, ${s.events_again} more than once, ${s.committed - s.events - s.events_again} missing\n`);
+        screen.say(`  committed   ${count(s.committed)} transactions, ${s.tx_per_s.toFixed(0)}/s, p50 ${s.p50_ms.toFixed(0)} ms, p99 ${s.p99_ms.toFixed(0)} ms`);
+        screen.say(`  rejected    ${count(this.rejections)}: ${why.join(', ') || 'none'}`);
+        screen.say(`  read back   ${s.lost} lost, ${s.different} different`);
+        screen.say(`  events      ${count(s.events)} announced once, ${s.events_again} more than once, ${s.committed - s.events - s.events_again} missing\n`);
     }
 
     /** What the ledger did not keep of its promises; undefined if it kept all. */

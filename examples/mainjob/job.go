@@ -44,7 +44,7 @@ type application struct {
 func (j *job) applications() []application {
 	return []application{
 		{"go", "An application with Hansa's Go client", []string{j.goApp}, "org1", "org2"},
-		{"node", "The same with Fabric's own Node client, @hyperledger/fabric-gateway", []string{"node", filepath.Join(j.nodeDir(), "app.mjs")}, "org2", "org1"},
+		{"node", "The same with Fabric's own Node client (@hyperledger/fabric-gateway)", []string{"node", filepath.Join(j.nodeDir(), "app.mjs")}, "org2", "org1"},
 	}
 }
 
@@ -82,8 +82,8 @@ func (j *job) newRound(dir string, number int) (round, error) {
 		rejected := map[string]int{"duplicate id": set.Duplicates, "invalid record": set.Invalid, "wrong owner": intrusions}
 		maps.DeleteFunc(rejected, func(_ string, n int) bool { return n == 0 })
 		r.Of[a.name] = expected{set.Good(), rejected}
-		j.out.say("%s: %d records of %.0f bytes on average (%d good, %d with an id that was given before, %d invalid)",
-			a.name, j.records, float64(lines.Len())/float64(j.records), set.Good(), set.Duplicates, set.Invalid)
+		j.out.say("%s: %d records, %d bytes each: %d good, %d duplicate ids, %d invalid",
+			filepath.Base(r.recordsOf(a)), j.records, lines.Len()/j.records, set.Good(), set.Duplicates, set.Invalid)
 	}
 	return r, nil
 }
@@ -162,7 +162,7 @@ func (j *job) start(ctx context.Context, n *network) (building time.Duration, er
 	if err != nil {
 		return 0, err
 	}
-	j.out.say("contract %q compiled in %.2f s; installed, approved by both members and committed in %.2f s",
+	j.out.say("contract %q compiled in %.2f s, then put on its channel in %.2f s",
 		contractName, building.Seconds(), (time.Since(begun) - building).Seconds())
 	return building, nil
 }
@@ -244,6 +244,7 @@ func (j *job) run(ctx context.Context, dir string) (err error) {
 		}
 	}
 	defer func() {
+		err = unlessInterrupted(ctx, err)
 		if n.serves {
 			j.out.title("\nStopping the network; its data stays in %s", n.dir)
 		}
@@ -291,6 +292,14 @@ func (j *job) run(ctx context.Context, dir string) (err error) {
 	j.out.title("CPU for each committed transaction")
 	j.out.say("%.1f ms in all:%s", found.CPUMsPerTx, byRole(found.CPUByRole))
 	return j.stay(ctx, n)
+}
+
+// unlessInterrupted replaces the failures that come of an interrupt.
+func unlessInterrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return err
 }
 
 func byRole(cpu map[string]float64) string {
@@ -372,6 +381,7 @@ func (j *job) smoke(ctx context.Context) (err error) {
 		}
 	}()
 	defer func() {
+		err = unlessInterrupted(ctx, err)
 		if n.up != nil {
 			err = errors.Join(err, n.stop(ctx))
 		}

@@ -33,9 +33,6 @@ func main() {
 		return
 	}
 	if err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("interrupted (%w)", err)
-		}
 		fmt.Fprintln(os.Stderr, "\nmainjob:", err)
 		os.Exit(1)
 	}
