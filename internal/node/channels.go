@@ -112,6 +112,7 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 	ch := &peerChannel{id: id, peer: p}
 	pipeline, err := commit.New(commit.Config{
 		ChannelID: id, Ledger: l, Genesis: genesis, Verifier: p.verifier, Self: p.signer.Serialize(), Log: log,
+		Private: fetcher{p.courier, id}, EraseAfter: p.config.PrivateData.EraseAfter,
 		Committed: func(height uint64, updates *rwset.Updates) {
 			ch.taken.Committed(height)
 			places := updates.Places()
@@ -155,6 +156,10 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 	defer c.mu.Unlock()
 	c.joined[id] = ch
 	c.group.Go(func() error { return pipeline.Run(c.ctx) })
+	c.group.Go(func() error {
+		p.courier.Reconcile(c.ctx, id)
+		return nil
+	})
 	c.group.Go(func() error {
 		if err := ch.puller.Run(c.ctx); err != nil && c.ctx.Err() == nil {
 			return fmt.Errorf("channel %s: pull blocks: %w", id, err)

@@ -32,16 +32,28 @@ var CAExample string
 
 // PeerConfig configures `hansa peer`. peer.yaml documents every field.
 type PeerConfig struct {
-	MSPID      string           `yaml:"mspId"`
-	MSPDir     string           `yaml:"mspDir"`
-	DataDir    string           `yaml:"dataDir"`
-	Listen     string           `yaml:"listen"`
-	Address    string           `yaml:"address"`
-	TLS        TLSConfig        `yaml:"tls"`
-	Operations OperationsConfig `yaml:"operations"`
-	Chaincode  ChaincodeConfig  `yaml:"chaincode"`
-	Limits     PeerLimits       `yaml:"limits"`
-	Log        LogConfig        `yaml:"log"`
+	MSPID       string            `yaml:"mspId"`
+	MSPDir      string            `yaml:"mspDir"`
+	DataDir     string            `yaml:"dataDir"`
+	Listen      string            `yaml:"listen"`
+	Address     string            `yaml:"address"`
+	TLS         TLSConfig         `yaml:"tls"`
+	Operations  OperationsConfig  `yaml:"operations"`
+	Chaincode   ChaincodeConfig   `yaml:"chaincode"`
+	PrivateData PrivateDataConfig `yaml:"privateData"`
+	Limits      PeerLimits        `yaml:"limits"`
+	Log         LogConfig         `yaml:"log"`
+}
+
+// PrivateDataConfig says how private data comes to the members' peers and goes
+// from them.
+type PrivateDataConfig struct {
+	PushTimeout       time.Duration `yaml:"pushTimeout"`
+	PullTimeout       time.Duration `yaml:"pullTimeout"`
+	ReconcileInterval time.Duration `yaml:"reconcileInterval"`
+	ImplicitRequired  int           `yaml:"implicitRequired"`
+	ImplicitMaximum   int           `yaml:"implicitMaximum"`
+	EraseAfter        time.Duration `yaml:"eraseAfter"`
 }
 
 // ChaincodeConfig says how contracts are reached.
@@ -269,6 +281,9 @@ func (c *PeerConfig) complete() error {
 	setDefault(&c.Limits.Gateway, defaultGatewayLimit)
 	setDefault(&c.Limits.Deliver, defaultConcurrency)
 	setDefault(&c.Chaincode.ExecuteTimeout, defaultExecuteTimeout)
+	if d := &c.PrivateData; d.ImplicitRequired < 0 || d.ImplicitMaximum < 0 || d.PushTimeout < 0 || d.PullTimeout < 0 || d.ReconcileInterval < 0 || d.EraseAfter < 0 {
+		return errors.New("peer configuration: privateData has a negative value")
+	}
 	return nil
 }
 

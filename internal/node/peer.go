@@ -25,6 +25,7 @@ import (
 
 	"github.com/hansa-ledger/hansa/internal/contracthost"
 	"github.com/hansa-ledger/hansa/internal/contractpackage"
+	"github.com/hansa-ledger/hansa/internal/courier"
 	"github.com/hansa-ledger/hansa/internal/cscc"
 	"github.com/hansa-ledger/hansa/internal/deliver"
 	"github.com/hansa-ledger/hansa/internal/discovery"
@@ -37,6 +38,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/wire/discoverypb"
 	"github.com/hansa-ledger/hansa/internal/wire/gatewaypb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
+	"github.com/hansa-ledger/hansa/internal/wire/privatedatapb"
 )
 
 // peer is a running peer.
@@ -53,6 +55,7 @@ type peer struct {
 	host     *contracthost.Host
 	channels *channels
 	conns    *connections
+	courier  *courier.Courier
 	// directory knows the other peers of the channels.
 	directory *discovery.Directory
 }
@@ -78,6 +81,10 @@ func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.
 	p.cert = serverConfig.Certificates[0]
 	p.conns = newConnections(p.cert)
 	defer p.conns.close()
+	if p.courier, err = p.newCourier(); err != nil {
+		return err
+	}
+	defer p.courier.Close()
 	if err := p.openContracts(); err != nil {
 		return err
 	}
@@ -184,6 +191,7 @@ func (p *peer) newEndorser() (*endorse.Endorser, error) {
 		Contracts:     contracts{p.host},
 		Programs:      p.catalog,
 		PrivateStore:  p.channels,
+		Distributor:   p.courier,
 		MaxConcurrent: p.config.Limits.Endorser,
 		Log:           p.log,
 		System: []endorse.System{
@@ -223,6 +231,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	peerpb.RegisterDeliverServer(server, deliver.Peer{Server: delivery})
 	peerpb.RegisterSnapshotServer(server, &snapshots.Service{Channel: p.channels.taken, Access: p.access, Now: time.Now})
 	gatewaypb.RegisterGatewayServer(server, gatewayServer)
+	privatedatapb.RegisterPrivateDataServer(server, p.courier)
 	discoverypb.RegisterDiscoveryServer(server, discovery.NewService(p.directory, p.access, c.TLS.RequireClientCert))
 
 	l, err := listen("peer", c.Listen)
