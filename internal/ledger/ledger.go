@@ -89,7 +89,8 @@ type Ledger struct {
 	txs       *recentTxs
 
 	// trouble is the last error of the database's background work, until that work succeeds again.
-	trouble atomic.Pointer[error]
+	trouble  atomic.Pointer[error]
+	troubled chan struct{} // gets a token when trouble begins or goes on; holds one
 
 	// applying is held while a block's changes are gathered and applied, and while something is written between blocks. It is
 	// taken before mu.
@@ -111,7 +112,7 @@ type Ledger struct {
 
 // Open opens or creates a ledger, and repairs what a crash left.
 func Open(config Config) (*Ledger, error) {
-	l := &Ledger{config: config, log: config.Log, closed: make(chan struct{})}
+	l := &Ledger{config: config, log: config.Log, closed: make(chan struct{}), troubled: make(chan struct{}, 1)}
 	if l.config.FS == nil {
 		l.config.FS = vfs.Default
 	}
@@ -192,7 +193,13 @@ func (l *Ledger) openDatabase() error {
 		MemTableStopWritesThreshold: 4,
 		Logger:                      quiet{l.log},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { l.trouble.Store(&err) },
+			BackgroundError: func(err error) {
+				l.trouble.Store(&err)
+				select {
+				case l.troubled <- struct{}{}:
+				default:
+				}
+			},
 			FlushEnd: func(info pebble.FlushInfo) {
 				if info.Err == nil {
 					l.trouble.Store(nil)
@@ -287,10 +294,7 @@ func (l *Ledger) Close() error {
 			errs = append(errs, l.transient.Close())
 		}
 		if l.db != nil {
-			if l.trouble.Load() == nil {
-				errs = append(errs, l.db.Flush())
-			}
-			errs = append(errs, l.db.Close())
+			errs = append(errs, l.flush(), l.db.Close())
 		}
 		if l.cache != nil {
 			l.cache.Unref()
@@ -301,6 +305,29 @@ func (l *Ledger) Close() error {
 		l.closing = errors.Join(errs...)
 	})
 	return l.closing
+}
+
+// flush writes out what the database has in memory, unless that fails: Pebble
+// would try for ever, with a full disk, and the next Open can do without, since
+// it applies the log's newest blocks again.
+func (l *Ledger) flush() error {
+	select {
+	case <-l.troubled: // of old, or still: see trouble
+	default:
+	}
+	if l.trouble.Load() != nil {
+		return nil
+	}
+	done, err := l.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-l.troubled:
+		return errors.New("the newest blocks' changes could not be written out; they are applied again when the ledger is opened")
+	}
 }
 
 // Height is the number of the next block: blocks below it are durable and applied.

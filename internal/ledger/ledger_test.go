@@ -383,6 +383,28 @@ func TestDerivedDiskFull(t *testing.T) {
 	}
 }
 
+// TestCloseOnFullDisk: a peer whose disk is full can end, and has everything when there is room again.
+func TestCloseOnFullDisk(t *testing.T) {
+	var full atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.HasSuffix(op.Path, ".sst") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	l := open(t, ledger.Config{Dir: "ledger", FS: fs})
+	commit(t, l, []string{"a=1"})
+	want := digest(t, l)
+	full.Store(true)
+	if err := l.Close(); err == nil {
+		t.Error("closing did not say that something could not be written")
+	}
+	full.Store(false)
+	if l = open(t, ledger.Config{Dir: "ledger", FS: fs}); digest(t, l) != want {
+		t.Error("other content after opening again")
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	l := open(t, ledger.Config{Dir: "ledger", FS: vfs.NewMem()})
 	commit(t, l, []string{"a=1"})
