@@ -83,6 +83,13 @@ func upDetached(cmd *cobra.Command, dir string) error {
 	if err != nil {
 		return err
 	}
+	control, err := provision.NewControl(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := control.Status(cmd.Context()); err == nil {
+		return provision.ErrRunning(dir)
+	}
 	log, err := os.OpenFile(filepath.Join(dir, "up.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
@@ -101,10 +108,6 @@ func upDetached(cmd *cobra.Command, dir string) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- background.Wait() }()
-	control, err := provision.NewControl(dir)
-	if err != nil {
-		return err
-	}
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"mime/multipart"
 	"net"
@@ -95,9 +96,14 @@ func lock(dir string) (unlock func(), err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("the network in %s is running already; `hansa status --data %s` shows it, `hansa down --data %s` stops it", dir, dir, dir)
+		return nil, ErrRunning(dir)
 	}
 	return func() { f.Close() }, nil
+}
+
+// ErrRunning says that another supervisor has the network in dir.
+func ErrRunning(dir string) error {
+	return fmt.Errorf("the network in %s is running already; `hansa status --data %s` shows it, `hansa down --data %s` stops it", dir, dir, dir)
 }
 
 func (n *Network) listenControl() (net.Listener, error) {
@@ -280,6 +286,9 @@ func (n *Network) AdminPeer(m Member, p Peer) (*admin.Peer, error) {
 func (n *Network) Client(m Member, user string) (*client.Client, error) {
 	id, err := client.LoadIdentity(m.MSPID, n.UserMSP(m, user))
 	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s has no user %q here; there are %s", m.Name, user, strings.Join(n.users(m), ", "))
+		}
 		return nil, fmt.Errorf("user %q of %s: %w", user, m.Name, err)
 	}
 	roots, err := os.ReadFile(n.TLSRoots(m))
@@ -290,6 +299,19 @@ func (n *Network) Client(m Member, user string) (*client.Client, error) {
 		return nil, fmt.Errorf("member %s has no peer", m.Name)
 	}
 	return client.Dial(client.Config{Endpoint: m.Peers[0].Address(), Identity: id, TLSRoots: roots})
+}
+
+// users lists a member's users whose keys are here.
+func (n *Network) users(m Member) (names []string) {
+	entries, err := os.ReadDir(filepath.Join(n.orgDir(m), "users"))
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		name, _, _ := strings.Cut(e.Name(), "@")
+		names = append(names, name)
+	}
+	return names
 }
 
 // Logs lists the log files of the processes, by name; names selects some of them.
