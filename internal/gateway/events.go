@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,6 +21,9 @@ const (
 	resourceStatus = "gateway/CommitStatus"
 	resourceEvents = "gateway/ChaincodeEvents"
 )
+
+// maxMargin is how long before a client's deadline CommitStatus answers at most.
+const maxMargin = 25 * time.Millisecond
 
 // CommitStatus waits for a transaction's validation code.
 func (s *Server) CommitStatus(ctx context.Context, signed *gatewaypb.SignedCommitStatusRequest) (*gatewaypb.CommitStatusResponse, error) {
@@ -42,6 +46,13 @@ func (s *Server) CommitStatus(ctx context.Context, signed *gatewaypb.SignedCommi
 	ch, ok := s.Channels(request.ChannelId)
 	if !ok {
 		return nil, status.Errorf(codes.Aborted, "channel does not exist: %s", request.ChannelId)
+	}
+	// A client that waits to its deadline gets an answer that says so, not a stream
+	// that is broken off at the same moment.
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-min(maxMargin, time.Until(end)/10)))
+		defer cancel()
 	}
 	code, number, err := ch.Status(ctx, request.TransactionId)
 	if err != nil {
