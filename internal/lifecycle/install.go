@@ -20,6 +20,9 @@ func (c *call) install(in *lifecyclepb.InstallChaincodeArgs) (proto.Message, err
 	if err != nil {
 		return nil, err
 	}
+	if c.cfg.Installed != nil {
+		c.cfg.Installed()
+	}
 	return &lifecyclepb.InstallChaincodeResult{PackageId: pkg.ID, Label: pkg.Label}, nil
 }
 

@@ -43,6 +43,8 @@ type Config struct {
 	Snapshots func(use func(channelID string, s simulation.Snapshot) error) error
 	// Prepare makes a package ready to run before it counts as installed. It may be nil.
 	Prepare func(context.Context, *contractpackage.Package) error
+	// Installed is told when a package was installed; it must not wait. It may be nil.
+	Installed func()
 }
 
 // System is the system contract _lifecycle. It may be used from several goroutines.

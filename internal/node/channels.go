@@ -63,6 +63,7 @@ type peerChannel struct {
 	known   atomic.Pointer[contractList]
 	// definitions are what snapshots have read of them.
 	definitions definitions
+	indexing    *indexing
 }
 
 func newChannels(ctx context.Context, group *errgroup.Group, p *peer) *channels {
@@ -109,7 +110,7 @@ func (c *channels) openLedger(id string) (*ledger.Ledger, error) {
 func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) error {
 	p := c.peer
 	log := p.log.With("channel", id)
-	ch := &peerChannel{id: id, peer: p}
+	ch := &peerChannel{id: id, peer: p, indexing: newIndexing()}
 	pipeline, err := commit.New(commit.Config{
 		ChannelID: id, Ledger: l, Genesis: genesis, Verifier: p.verifier, Self: p.signer.Serialize(), Log: log,
 		Private: fetcher{p.courier, id}, EraseAfter: p.config.PrivateData.EraseAfter,
@@ -120,6 +121,7 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 			ch.definitions.committed(height, changed)
 			if changed {
 				p.catalog.Changed(id, height)
+				ch.indexing.wake()
 				ch.defined.Add(1)
 				p.directory.Changed()
 			} else if slices.ContainsFunc(places, func(at rwset.Place) bool { return at.Namespace == "" }) {
@@ -156,6 +158,10 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 	defer c.mu.Unlock()
 	c.joined[id] = ch
 	c.group.Go(func() error { return pipeline.Run(c.ctx) })
+	c.group.Go(func() error {
+		ch.indexing.run(c.ctx, ch)
+		return nil
+	})
 	c.group.Go(func() error {
 		p.courier.Reconcile(c.ctx, id)
 		return nil

@@ -196,7 +196,7 @@ func (p *peer) newEndorser() (*endorse.Endorser, error) {
 		Log:           p.log,
 		System: []endorse.System{
 			lifecycle.New(lifecycle.Config{LocalMSP: p.localMSP, Channel: p.bundle, Packages: p.packages, Catalog: p.catalog,
-				Snapshots: p.channels.snapshots, Prepare: p.prepareContract}),
+				Snapshots: p.channels.snapshots, Prepare: p.prepareContract, Installed: p.channels.wakeIndexing}),
 			qscc.New(qscc.Config{Access: p.access, Ledger: p.channels.ledger}),
 			cscc.New(cscc.Config{Access: p.access, Peer: p.channels, Verifier: p.verifier}),
 		},
