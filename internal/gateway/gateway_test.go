@@ -41,7 +41,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, channel: &ledgerChannel{bundle: bundle(t, nil), changed: make(chan struct{})}, peers: map[string][]gateway.Peer{}}
+	w := &world{t: t, channel: &ledgerChannel{bundle: bundle(t, nil), changed: make(chan struct{}), reading: make(chan uint64, 1000)}, peers: map[string][]gateway.Peer{}}
 	w.config = gateway.Config{
 		MSPID: "Org1MSP", Address: "own:1", Log: slog.New(slog.DiscardHandler), Access: w, Peers: w, Orderers: w,
 		Channels: func(id string) (gateway.Channel, bool) { return w.channel, id == "mychannel" },
@@ -254,6 +254,7 @@ type ledgerChannel struct {
 	mu      sync.Mutex
 	blocks  []*commonpb.Block
 	changed chan struct{} // closed with every block
+	reading chan uint64   // gets the number of each block that a reader comes to wait for
 }
 
 func (c *ledgerChannel) Bundle() *channel.Bundle { return c.bundle }
@@ -340,7 +341,23 @@ func (c *ledgerChannel) Height() uint64 {
 	return uint64(len(c.blocks))
 }
 
+// awaitReader waits until somebody waits for block n.
+func (c *ledgerChannel) awaitReader(t testing.TB, n uint64) {
+	t.Helper()
+	for {
+		select {
+		case at := <-c.reading:
+			if at == n {
+				return
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("nobody waits for block %d", n)
+		}
+	}
+}
+
 func (c *ledgerChannel) Block(ctx context.Context, n uint64) (b *commonpb.Block, err error) {
+	c.reading <- n
 	err = c.wait(ctx, func() bool {
 		if n < uint64(len(c.blocks)) {
 			b = c.blocks[n]
