@@ -33,6 +33,9 @@ type Deployment struct {
 	// channel's own, a majority of the members.
 	Policy       string
 	InitRequired bool
+	// Collections is a file with the contract's collections of private data, a
+	// JSON list as Fabric's collections_config.json; "" for none.
+	Collections string
 	// Members approve, by name; default: all whose administrator's key is here.
 	Members []string
 }
@@ -156,6 +159,15 @@ func mspIDs(members []Member) (ids []string) {
 // next is the definition to commit, and the process of the one it follows.
 func (d Deployment) next(ctx context.Context, ch *client.Channel) (definition admin.Definition, previous string, err error) {
 	definition = admin.Definition{Name: d.Name, Version: d.Version, Sequence: 1, Policy: d.Policy, InitRequired: d.InitRequired}
+	if d.Collections != "" {
+		raw, err := os.ReadFile(d.Collections)
+		if err != nil {
+			return definition, "", err
+		}
+		if definition.Collections, err = admin.ParseCollections(raw); err != nil {
+			return definition, "", fmt.Errorf("%s: %w", d.Collections, err)
+		}
+	}
 	committed, err := admin.Committed(ctx, ch)
 	if err != nil {
 		return definition, "", err
