@@ -48,7 +48,11 @@ func Up(ctx context.Context, dir string, o Options, binary string, log *slog.Log
 	defer unlock()
 	n, err := Load(dir)
 	if errors.Is(err, ErrNoNetwork) {
+		// The ports are looked at before anything is written: they stay the network's for good.
 		if n, err = New(dir, o); err == nil {
+			if err = process.CheckPorts(n.addresses()...); err != nil {
+				return fmt.Errorf("%w; stop what listens there, or choose others with --port", err)
+			}
 			err = n.make(ctx)
 		}
 	}
@@ -61,7 +65,7 @@ func Up(ctx context.Context, dir string, o Options, binary string, log *slog.Log
 	defer stop()
 	process.StopStale(n.processes(binary))
 	if err := process.CheckPorts(n.addresses()...); err != nil {
-		return err
+		return fmt.Errorf("%w; the network was made with this port: stop what listens there", err)
 	}
 	if err := n.start(ctx, s, binary); err != nil {
 		return err

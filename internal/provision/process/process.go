@@ -413,7 +413,7 @@ func CheckPorts(addresses ...string) error {
 	for _, address := range addresses {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
-			return fmt.Errorf("%w: %s (%v); stop what listens there, or choose others with --port", ErrPortInUse, address, err)
+			return fmt.Errorf("%w: %s (%v)", ErrPortInUse, address, err)
 		}
 		listener.Close()
 	}
