@@ -8,6 +8,9 @@ BENCH   ?= --duration 5s
 # Folders with Node packages, each installed from its lock file when that changes.
 NODE := $(patsubst %/package-lock.json,%,$(wildcard e2e/*/package-lock.json examples/*/package-lock.json examples/contracts/*/package-lock.json))
 
+# The binary says from which commit it is, where there is one.
+VCS := -buildvcs=$(if $(shell git rev-parse HEAD 2>/dev/null),true,false)
+
 .PHONY: help build run smoke test bench generate lint clean
 .DEFAULT_GOAL := help
 
@@ -15,7 +18,7 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/hansa: one static binary with every role
-	@CGO_ENABLED=0 go build -trimpath -o $(HANSA) ./cmd/hansa
+	@CGO_ENABLED=0 go build $(VCS) -trimpath -o $(HANSA) ./cmd/hansa
 
 run: build examples ## start a network in ./run, load shipments with two applications, and stay
 	@exec bin/mainjob run -hansa $(HANSA) -records $(RECORDS) -port $(PORT)

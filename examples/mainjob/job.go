@@ -212,7 +212,7 @@ func (j *job) apply(ctx context.Context, n *network, a application, args ...stri
 		err = json.Unmarshal(out.Bytes(), &s)
 	}
 	if err != nil {
-		return s, fmt.Errorf("the application %s failed (%w): it says why above; the network's processes wrote %s", a.name, err, n.logs())
+		return s, fmt.Errorf("the application %s failed (%w) and says why above; what the network's processes wrote is in %s", a.name, err, n.logs())
 	}
 	return s, nil
 }
@@ -320,7 +320,7 @@ func (j *job) verifyRound(ctx context.Context, n *network, dir string) (ok bool,
 	j.out.title("\nThe records of round %s, from an earlier start", filepath.Base(dir))
 	lost, err := j.verify(ctx, n, r)
 	if err == nil && lost > 0 {
-		err = fmt.Errorf("%d shipments of %s are not in the ledger any more as they were; the network's processes wrote %s", lost, dir, n.logs())
+		err = fmt.Errorf("%d shipments of %s are not in the ledger any more as they were; what the network's processes wrote is in %s", lost, dir, n.logs())
 	}
 	return true, err
 }
@@ -377,7 +377,7 @@ func (j *job) smoke(ctx context.Context) (err error) {
 		if err == nil || ctx.Err() != nil {
 			err = errors.Join(err, os.RemoveAll(dir))
 		} else {
-			err = fmt.Errorf("%w\nall files of this run are kept in %s; the network's processes wrote %s", err, dir, n.logs())
+			err = fmt.Errorf("%w\nall files of this run are kept in %s; what its processes wrote is in %s", err, dir, n.logs())
 		}
 	}()
 	defer func() {

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/term"
 )
@@ -26,10 +25,3 @@ func (s *screen) title(format string, args ...any) {
 }
 
 func (s *screen) say(format string, args ...any) { fmt.Fprintf(s, "  "+format+"\n", args...) }
-
-// quote shows what another command said.
-func (s *screen) quote(text string) {
-	for line := range strings.Lines(strings.TrimSpace(text)) {
-		s.say("%s", strings.TrimSpace(line))
-	}
-}

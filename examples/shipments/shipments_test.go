@@ -27,7 +27,7 @@ func text(t *testing.T, o shipments.Options) string {
 }
 
 func TestSameSeedSameBytes(t *testing.T) {
-	if text(t, options) != text(t, options) {
+	if first, second := text(t, options), text(t, options); first != second {
 		t.Error("one seed gave two files")
 	}
 	other := options
