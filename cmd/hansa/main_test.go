@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"hansa": main})
+}
+
+// The command line as it is typed. What needs a running network is in e2e.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+}
+
+// Every command says what it is for, and every flag what it does.
+func TestHelpIsComplete(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s: a short description without a full stop is wanted, it is %q", c.CommandPath(), c.Short)
+		}
+		if c.Runnable() && c.Args == nil && !strings.Contains(c.Use, "...") {
+			t.Errorf("%s takes any arguments", c.CommandPath())
+		}
+		for _, line := range strings.Split(c.Example, "\n") {
+			if line = strings.TrimSpace(line); line == "" {
+				continue
+			}
+			// An example is a command that exists, with flags that exist.
+			words := strings.Fields(line)
+			found, rest, err := newRoot().Find(words[1:])
+			if err != nil || words[0] != "hansa" || found.CommandPath() != c.CommandPath() {
+				t.Errorf("%s: the example %q is another command (%v)", c.CommandPath(), line, err)
+				continue
+			}
+			if err := found.ParseFlags(unquote(rest)); err != nil {
+				t.Errorf("%s: the example %q: %v", c.CommandPath(), line, err)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot())
+}
+
+func unquote(words []string) []string {
+	for i := range words {
+		words[i] = strings.Trim(words[i], `"'`)
+	}
+	return words
+}
