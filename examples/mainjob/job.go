@@ -358,7 +358,8 @@ func (j *job) stay(ctx context.Context, n *network) error {
 	select {
 	case <-ctx.Done():
 	case <-n.ended: // never, if it was running before
-		j.out.say("somebody stopped it, or it failed; %s and %s say more", n.log(), n.logs())
+		n.up, n.serves = nil, false
+		j.out.title("\nThe network has stopped: by `hansa down`, or it failed; then %s says why", n.log())
 	}
 	return nil
 }
