@@ -2,7 +2,7 @@
 // client was told is committed is there, once; all peers have the same blocks, the same commit hashes and the same state; and the
 // network goes on by itself.
 //
-// By default some random rounds; with -long many. -seed repeats a run's choices.
+// By default some random rounds; with -long many, for which go test needs -timeout 1h. -seed repeats a run's choices.
 package crash_test
 
 import (
