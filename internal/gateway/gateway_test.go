@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -378,7 +379,7 @@ func (c *ledgerChannel) BlockOf(txID string) (uint64, bool) {
 type orderer struct {
 	address string
 	answer  func(ctx context.Context) (commonpb.Status, string, error)
-	last    time.Time
+	last    atomic.Pointer[time.Time]
 	calls   chan struct{} // holds one for each call
 }
 
@@ -386,9 +387,14 @@ func newOrderer(address string, answer func(ctx context.Context) (commonpb.Statu
 	return &orderer{address: address, answer: answer, calls: make(chan struct{}, 100)}
 }
 
-func (o *orderer) Address() string     { return o.address }
-func (o *orderer) MSPID() string       { return "OrdererMSP" }
-func (o *orderer) Answered() time.Time { return o.last }
+func (o *orderer) Address() string { return o.address }
+func (o *orderer) MSPID() string   { return "OrdererMSP" }
+func (o *orderer) Answered() time.Time {
+	if at := o.last.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
+}
 func (o *orderer) Broadcast(ctx context.Context, _ *commonpb.Envelope) (commonpb.Status, string, error) {
 	o.calls <- struct{}{}
 	return o.answer(ctx)

@@ -112,7 +112,8 @@ func TestBusyOrdererIsNotPassed(t *testing.T) {
 		first.answer = func(context.Context) (commonpb.Status, string, error) {
 			for range 10 {
 				time.Sleep(time.Second)
-				first.last = time.Now()
+				now := time.Now()
+				first.last.Store(&now)
 			}
 			return ok, "", nil
 		}
