@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -175,9 +176,16 @@ type goFile struct {
 	name string // from the repository's root, with slashes
 }
 
-// packages are the Go files of this module by folder.
+// packages are the Go files of this module by folder; in a git checkout those
+// of folders with tracked files, so that what lies beside them does not count.
 func packages(t *testing.T) map[string][]goFile {
 	t.Helper()
+	known := map[string]bool{}
+	if out, err := exec.Command("git", "ls-files", "-z", "*.go").Output(); err == nil {
+		for name := range strings.SplitSeq(string(out), "\x00") {
+			known[path.Dir(name)] = true
+		}
+	}
 	found := map[string][]goFile{}
 	set := token.NewFileSet()
 	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
@@ -199,6 +207,9 @@ func packages(t *testing.T) map[string][]goFile {
 			return err
 		}
 		dir := filepath.ToSlash(filepath.Dir(name))
+		if len(known) > 0 && !known[dir] {
+			return nil
+		}
 		found[dir] = append(found[dir], goFile{File: parsed, name: filepath.ToSlash(name)})
 		return nil
 	})
