@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,8 +13,12 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/hansa-ledger/hansa/internal/deliver"
+	"github.com/hansa-ledger/hansa/internal/envelope"
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/order"
+	"github.com/hansa-ledger/hansa/internal/order/cluster"
+	"github.com/hansa-ledger/hansa/internal/validate"
+	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	"github.com/hansa-ledger/hansa/internal/wire/ordererpb"
 )
 
@@ -53,8 +59,13 @@ func RunOrderer(ctx context.Context, c OrdererConfig, level *slog.LevelVar, log 
 	if err != nil {
 		return fmt.Errorf("tls.cert: %w", err)
 	}
+	// Consenters show each other the certificate that the channel's config names.
+	links := cluster.New(cluster.Config{Certificate: serverConfig.Certificates[0], Log: log})
+	defer links.Close()
+	admitConsenters(serverConfig, links)
 	service, err := order.Open(order.Config{Dir: c.DataDir, Certificate: certificate, Signer: signer,
-		Verifier: identity.NewVerifier(identity.Config{}), Log: log})
+		Verifier: identity.NewVerifier(identity.Config{}), Log: log,
+		Cluster: links, Pull: pullBlocks(signer, serverConfig.Certificates[0], log), Accept: validate.Accept})
 	if err != nil {
 		return err
 	}
@@ -67,6 +78,7 @@ func RunOrderer(ctx context.Context, c OrdererConfig, level *slog.LevelVar, log 
 		ordererpb.AtomicBroadcast_Broadcast_FullMethodName: newLimit("broadcast", c.Limits.Broadcast),
 		ordererpb.AtomicBroadcast_Deliver_FullMethodName:   newLimit("deliver", c.Limits.Deliver)})))
 	ordererpb.RegisterAtomicBroadcastServer(server, atomicBroadcast{Service: service, delivery: deliver.Orderer{Server: delivery}})
+	ordererpb.RegisterClusterServer(server, clusterServer{links: links})
 
 	group, ctx := errgroup.WithContext(ctx)
 	ctx, abandon := context.WithCancel(ctx)
@@ -96,6 +108,62 @@ func RunOrderer(ctx context.Context, c OrdererConfig, level *slog.LevelVar, log 
 		return errors.Join(err, group.Wait())
 	}
 	return group.Wait()
+}
+
+// clusterServer is orderer.Cluster, which the consenters of a channel call on each
+// other. It is on the port that clients use, as in Fabric where no other is configured.
+type clusterServer struct {
+	ordererpb.UnimplementedClusterServer
+	links *cluster.Cluster
+}
+
+func (s clusterServer) Step(stream ordererpb.Cluster_StepServer) error { return s.links.Step(stream) }
+
+// admitConsenters lets a client in whose key a channel's config names for a
+// consenter, whatever authority vouches for it; others as t says.
+func admitConsenters(t *tls.Config, links *cluster.Cluster) {
+	if t.ClientCAs == nil {
+		return // certificates are asked for and not verified; what needs one checks it
+	}
+	roots := t.ClientCAs
+	// Naming the authorities would keep clients with certificates of others from showing them.
+	t.ClientCAs = nil
+	if t.ClientAuth == tls.RequireAndVerifyClientCert {
+		t.ClientAuth = tls.RequireAnyClientCert
+	} else {
+		t.ClientAuth = tls.RequestClientCert
+	}
+	t.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) == 0 || links.Knows(s.PeerCertificates[0].RawSubjectPublicKeyInfo) {
+			return nil
+		}
+		between := x509.NewCertPool()
+		for _, cert := range s.PeerCertificates[1:] {
+			between.AddCert(cert)
+		}
+		_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		return err
+	}
+}
+
+// pullBlocks lets an orderer fetch blocks from others as a peer does.
+func pullBlocks(signer envelope.Signer, cert tls.Certificate, log *slog.Logger) func(context.Context, order.Pull) error {
+	return func(ctx context.Context, p order.Pull) error {
+		return deliver.NewPuller(deliver.PullerConfig{ChannelID: p.ChannelID, Signer: signer, Certificate: &cert, Next: p.Next, Log: log,
+			Endpoints: func() (all []deliver.Endpoint) {
+				for _, e := range p.Endpoints() {
+					all = append(all, deliver.Endpoint{Address: e.Address, TLSRoots: e.TLSRoots})
+				}
+				return all
+			},
+			Sink: func(ctx context.Context, b *commonpb.Block) error {
+				err := p.Sink(ctx, b)
+				if errors.Is(err, order.ErrBadBlock) {
+					return fmt.Errorf("%w: %w", deliver.ErrBadBlock, err)
+				}
+				return err
+			}}).Run(ctx)
+	}
 }
 
 // serveAdmin serves the channel participation API. It always demands client

@@ -1,10 +1,7 @@
 package order
 
 import (
-	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -18,10 +15,10 @@ import (
 	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/blockstore"
 	"github.com/hansa-ledger/hansa/internal/channel"
-	"github.com/hansa-ledger/hansa/internal/order/raft"
 	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	"github.com/hansa-ledger/hansa/internal/wire/etcdraftpb"
+	"github.com/hansa-ledger/hansa/internal/wire/ordererpb"
 )
 
 // submission is an envelope on its way into the chain.
@@ -30,61 +27,98 @@ type submission struct {
 	payload  *commonpb.Payload  // of what the client sent
 	update   *commonpb.Envelope // for a config transaction: the update it was made from
 	sequence uint64             // of the config that it was checked against
-	done     chan *Rejection    // has room for the one answer: nil when the envelope is durably in the chain
+	stale    bool               // to be checked again whatever its sequence: another orderer checked it
+	since    time.Time          // when it had to wait for a leader first
+
+	// One of these has room for the one answer.
+	done   chan *Rejection                // of a client: nil when the envelope is durably in the chain
+	remote chan *ordererpb.SubmitResponse // of a consenter that forwarded it
+
+	weight   int64 // that it counts with, guarded by Chain.mu
+	answered bool  // guarded by Chain.mu
 }
 
 func (s *submission) size() uint32 { return envelopeSize(s.env) }
 
 // proposal is a block that consensus has not committed yet.
 type proposal struct {
-	hash  []byte // of its header
-	batch []*submission
+	number uint64
+	hash   []byte // of its header
+	batch  []*submission
 }
 
 // Chain orders one channel. One goroutine, run, owns consensus and the cutting of blocks; envelopes are checked on
 // the goroutines of their clients.
+//
+// A node that the config names as a consenter takes part in consensus (consent.go); any other follows (follow.go): it
+// pulls the blocks from the consenters and serves them. Config blocks turn one into the other.
 //
 // A block is replicated as its header and data. That entry in raft's log is what is fsynced before an envelope is
 // acknowledged; the block file is written behind it without an fsync and can lose its end, which is replayed from the
 // log: every block names the entry it came from. The log is compacted only after the block file was synced.
 type Chain struct {
 	id    string
+	dir   string
 	cfg   *Config
 	store *blockstore.Store
-	node  *raft.Node
-	tick  time.Duration
 
 	bundle  atomic.Pointer[channel.Bundle]
+	lead    atomic.Uint64 // the leader's id, 0 while none is known or this node follows
+	role    atomic.Pointer[role]
 	errored chan struct{}
 	quit    chan struct{} // closed to stop run
 	ended   chan struct{} // closed when run has returned
 
 	messages chan *raftpb.Message // of other members
+	pulled   chan *pulledBlock    // from other orderers
 
-	mu      sync.Mutex // guards what follows; never held while waiting
-	height  uint64
-	grown   chan struct{} // closed and replaced when height grows
-	stopped bool
-	count   int   // envelopes accepted and not answered
-	bytes   int64 // of them
-	inbox   chan *submission
+	reports chan struct{} // has room for one; says that there is something in sent
+
+	mu       sync.Mutex // guards what follows; never held while waiting
+	sent     map[uint64]sendReport
+	height   uint64
+	tip      []byte        // hash of the newest stored header
+	grown    chan struct{} // closed and replaced when height grows
+	stopped  bool
+	count    int   // envelopes accepted and not answered
+	bytes    int64 // of them
+	inbox    chan *submission
+	away     map[*submission]uint64 // forwarded and not answered, with the leader they went to
+	returned []*submission          // forwarded and not taken
 
 	// Owned by run.
 	cutter     cutter
-	proposed   []*proposal
-	term       uint64 // of raft, when the newest of them was proposed
-	next       uint64 // number of the next block to propose
-	previous   []byte // hash of the header before it
-	tipHash    []byte // hash of the newest stored header
+	proposed   []*proposal   // not committed yet; some may be of a lead that is lost
+	term       uint64        // of raft, when the newest of them was proposed
+	waiting    []*submission // for a leader
+	next       uint64        // number of the next block to propose
+	previous   []byte        // hash of the header before it
+	tipHash    []byte        // hash of the newest stored header
 	lastConfig uint64
 	applied    uint64 // raft index of the newest stored block
 	notes      *etcdraftpb.BlockMetadata
-	configOut  bool // a config block is proposed; nothing else is accepted until it is in force
+	configOut  bool            // a config block is proposed, or a change of members under way; nothing else is accepted until it is in force
+	join       *commonpb.Block // the block that an operator joined by, until the chain has reached it
+	pull       *pull           // under way, nil otherwise
+	consent                    // of a consenter
 }
+
+// role is what this node is in the channel.
+type role struct{ relation, status string }
+
+var (
+	consenting = &role{"consenter", "active"}
+	following  = &role{"follower", "active"}
+	onboarding = &role{"follower", "onboarding"}
+	failed     = &role{"follower", "failed"}
+)
+
+// joinFile holds the config block that the channel is joined by, until everything before it has been pulled.
+const joinFile = "join.block"
 
 var errNotConsenter = errors.New("this node is not among the channel's consenters: its TLS certificate is named by none of them")
 
-// openChain opens the channel in dir, which holds at least its first block.
+// openChain opens the channel in dir, which holds at least its first block, or the one to join by.
 func openChain(dir, id string, cfg *Config) (*Chain, error) {
 	store, err := blockstore.Open(filepath.Join(dir, "blocks"), blockstore.Options{})
 	if err != nil {
@@ -99,105 +133,78 @@ func openChain(dir, id string, cfg *Config) (*Chain, error) {
 }
 
 func newChain(dir, id string, cfg *Config, store *blockstore.Store) (*Chain, error) {
-	c := &Chain{id: id, cfg: cfg, store: store, errored: make(chan struct{}), quit: make(chan struct{}), ended: make(chan struct{}),
-		grown: make(chan struct{}), inbox: make(chan *submission, cfg.MaxInFlight), messages: make(chan *raftpb.Message, 64)}
+	c := &Chain{id: id, dir: dir, cfg: cfg, store: store, errored: make(chan struct{}), quit: make(chan struct{}), ended: make(chan struct{}),
+		grown: make(chan struct{}), inbox: make(chan *submission, cfg.MaxInFlight), messages: make(chan *raftpb.Message, 256),
+		pulled: make(chan *pulledBlock), reports: make(chan struct{}, 1), sent: map[uint64]sendReport{}, away: map[*submission]uint64{}, notes: &etcdraftpb.BlockMetadata{}}
 	c.height = store.Height()
-	if c.height == 0 {
-		return nil, errors.New("its block file has no block: remove its folder and join the channel again")
-	}
-	tip, err := c.Block(c.height - 1)
-	if err != nil {
+	if err := c.readJoinBlock(); err != nil {
 		return nil, err
 	}
-	c.next, c.tipHash = c.height, block.HeaderHash(tip.Header)
-	c.previous = c.tipHash
-	if c.lastConfig, err = block.LastConfig(tip); err != nil {
-		return nil, err
-	}
-	config := tip
-	if c.lastConfig != tip.Header.Number {
-		if config, err = c.Block(c.lastConfig); err != nil {
+	config := c.join
+	if c.height > 0 {
+		tip, err := c.Block(c.height - 1)
+		if err != nil {
 			return nil, err
 		}
+		c.tipHash = block.HeaderHash(tip.Header)
+		if c.lastConfig, err = block.LastConfig(tip); err != nil {
+			return nil, err
+		}
+		if config = tip; c.lastConfig != tip.Header.Number {
+			if config, err = c.Block(c.lastConfig); err != nil {
+				return nil, err
+			}
+		}
+		stored, err := consensusNotes(tip)
+		if err != nil {
+			return nil, fmt.Errorf("block %d: %w", tip.Header.Number, err)
+		}
+		c.applied, c.notes = stored.RaftIndex, stored
+	} else if c.join == nil {
+		return nil, errors.New("its block file has no block: remove its folder and join the channel again")
 	}
+	c.next, c.previous, c.tip = c.height, c.tipHash, c.tipHash
 	bundle, err := channel.FromBlock(config, cfg.Verifier)
 	if err != nil {
-		return nil, fmt.Errorf("config in block %d: %w", c.lastConfig, err)
+		return nil, fmt.Errorf("config in block %d: %w", config.Header.Number, err)
 	}
 	if bundle.ID() != id {
 		return nil, fmt.Errorf("its folder holds the blocks of channel %s", bundle.ID())
 	}
-	meta, self, err := membership(bundle, cfg.Certificate)
-	if err != nil {
-		return nil, err
-	}
-	if len(meta.Consenters) > 1 && cfg.Transport == nil {
-		return nil, fmt.Errorf("the channel has %d consenters, and this node runs without connections to others", len(meta.Consenters))
-	}
-	stored, err := consensusNotes(tip)
-	if err != nil {
-		return nil, fmt.Errorf("block %d: %w", tip.Header.Number, err)
-	}
-	c.applied = stored.RaftIndex
-	c.notes = &etcdraftpb.BlockMetadata{ConsenterIds: stored.ConsenterIds, NextConsenterId: stored.NextConsenterId}
-	if len(c.notes.ConsenterIds) == 0 {
-		for i := range meta.Consenters {
-			c.notes.ConsenterIds = append(c.notes.ConsenterIds, uint64(i+1))
-		}
-		c.notes.NextConsenterId = uint64(len(meta.Consenters) + 1)
-	}
-	if len(c.notes.ConsenterIds) != len(meta.Consenters) {
-		return nil, fmt.Errorf("the config has %d consenters, and block %d was made by %d", len(meta.Consenters), tip.Header.Number, len(c.notes.ConsenterIds))
-	}
-	if c.tick, err = time.ParseDuration(meta.GetOptions().GetTickInterval()); err != nil || c.tick <= 0 {
-		c.tick = 500 * time.Millisecond
-	}
-	rc := raft.Config{
-		Dir: filepath.Join(dir, "raft"), ID: c.notes.ConsenterIds[self], Members: c.notes.ConsenterIds, Applied: c.applied,
-		ElectionTick: int(meta.GetOptions().GetElectionTick()), HeartbeatTick: int(meta.GetOptions().GetHeartbeatTick()),
-		MaxInflight: int(meta.GetOptions().GetMaxInflightBlocks()), Log: cfg.Log.With("channel", id),
-	}
-	if len(meta.Consenters) > 1 {
-		rc.Transport, rc.RetainBytes = cfg.Transport(id), int(cfg.LogBytes)
-	}
-	if c.node, err = raft.Open(rc); err != nil {
-		return nil, err
-	}
 	c.install(bundle)
 	cfg.metrics.height.WithLabelValues(id).Set(float64(c.height))
-	return c, nil
-}
-
-// membership decodes who the consenters are and which of them this node is. A renewed certificate keeps its key.
-func membership(b *channel.Bundle, own []byte) (*etcdraftpb.ConfigMetadata, int, error) {
-	meta, err := b.RaftMetadata()
-	if err != nil {
-		return nil, 0, err
-	}
-	mine, err := publicKey(own)
-	if err != nil {
-		return nil, 0, fmt.Errorf("this node's TLS certificate: %w", err)
-	}
-	for i, consenter := range meta.Consenters {
-		for _, cert := range [][]byte{consenter.ServerTlsCert, consenter.ClientTlsCert} {
-			if key, err := publicKey(cert); err == nil && bytes.Equal(key, mine) {
-				return meta, i, nil
-			}
+	if c.join != nil && c.height <= c.join.Header.Number {
+		if cfg.Pull == nil {
+			return nil, errors.New("this node cannot fetch blocks from other orderers")
 		}
+		c.role.Store(onboarding)
+		return c, nil
 	}
-	return nil, 0, errNotConsenter
-}
-
-func publicKey(certPEM []byte) ([]byte, error) {
-	p, _ := pem.Decode(certPEM)
-	if p == nil {
-		return nil, errors.New("no PEM block")
-	}
-	cert, err := x509.ParseCertificate(p.Bytes)
+	meta, err := bundle.RaftMetadata()
 	if err != nil {
 		return nil, err
 	}
-	return cert.RawSubjectPublicKeyInfo, nil
+	if c.notes, err = firstNotes(c.notes, meta); err != nil {
+		return nil, err
+	}
+	return c, c.enter()
+}
+
+// enter makes the node what the config in force wants it to be.
+func (c *Chain) enter() error {
+	_, self, err := membership(c.Bundle(), c.cfg.Certificate)
+	switch {
+	case errors.Is(err, errNotConsenter) && c.cfg.Pull != nil:
+		c.role.Store(following)
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := c.openConsent(c.notes.ConsenterIds[self]); err != nil {
+		return err
+	}
+	c.role.Store(consenting)
+	return nil
 }
 
 // install makes a config the one in force.
@@ -215,6 +222,20 @@ func (c *Chain) Sequence() uint64 { return c.Bundle().Sequence() }
 
 // Errored is closed when the chain cannot go on.
 func (c *Chain) Errored() <-chan struct{} { return c.errored }
+
+// Leader is the id of the consenter that leads; 0 while none is known, and on a node that follows.
+func (c *Chain) Leader() uint64 { return c.lead.Load() }
+
+// Relation is "consenter" or "follower", and Status "active", "onboarding" or "failed": the participation API's words.
+func (c *Chain) Relation() (relation, status string) {
+	r := c.role.Load()
+	select {
+	case <-c.errored:
+		return r.relation, failed.status
+	default:
+		return r.relation, r.status
+	}
+}
 
 // Authorize says whether a signed request may read the chain; there is one kind of reader.
 func (c *Chain) Authorize(_ string, request policy.SignedData) error {
@@ -271,7 +292,7 @@ func (c *Chain) Block(number uint64) (*commonpb.Block, error) {
 
 // rules are those of the config in force.
 func (c *Chain) rules() *rules {
-	return &rules{bundle: c.Bundle(), signer: c.cfg.Signer, ignoreExpired: c.cfg.IgnoreExpired}
+	return &rules{bundle: c.Bundle(), signer: c.cfg.Signer, ignoreExpired: c.cfg.IgnoreExpired, alone: c.cfg.Cluster == nil}
 }
 
 // check decides whether an envelope may enter the chain. It does the signature work, on the caller's goroutine.
@@ -303,9 +324,12 @@ func (c *Chain) submit(s *submission) *Rejection {
 	switch size := int64(s.size()); {
 	case c.stopped:
 		return reject(commonpb.Status_SERVICE_UNAVAILABLE, "chain is stopped")
+	case c.role.Load() != consenting:
+		return reject(commonpb.Status_SERVICE_UNAVAILABLE, "orderer is a follower of channel %s: send to one of its consenters", c.id)
 	case c.count >= c.cfg.MaxInFlight || c.count > 0 && c.bytes+size > c.cfg.MaxInFlightBytes:
 		return reject(commonpb.Status_SERVICE_UNAVAILABLE, "the orderer has %d envelopes waiting to be ordered on channel %s: try again", c.count, c.id)
 	default:
+		s.weight = size
 		c.count++
 		c.bytes += size
 	}
@@ -313,63 +337,54 @@ func (c *Chain) submit(s *submission) *Rejection {
 	return nil
 }
 
-// answer tells the client of an envelope how it ended.
+// answer tells those who sent envelopes how they ended.
 func (c *Chain) answer(rej *Rejection, batch ...*submission) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range batch {
+		if s.answered {
+			continue
+		}
+		s.answered = true
+		delete(c.away, s)
 		c.count--
-		c.bytes -= int64(s.size())
-		s.done <- rej
+		c.bytes -= s.weight
+		if s.remote == nil {
+			s.done <- rej
+			continue
+		}
+		response := &ordererpb.SubmitResponse{Channel: c.id, Status: commonpb.Status_SUCCESS}
+		if rej != nil {
+			response.Status, response.Info = rej.Status, rej.Info
+		}
+		s.remote <- response
 	}
 }
 
-// run orders until the context ends or the chain is stopped; an error means that storage or consensus failed.
+// run orders or follows until the context ends or the chain is stopped; an error means that storage or consensus failed.
 func (c *Chain) run(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			close(c.errored)
 		}
 		c.shutDown()
-		err = errors.Join(err, c.node.Close(), c.store.Close())
+		err = errors.Join(err, c.closeConsent(), c.store.Close())
 		close(c.ended)
 	}()
-	ticker := time.NewTicker(c.tick)
-	defer ticker.Stop()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		if err := c.advance(); err != nil {
-			return fmt.Errorf("channel %s: %w", c.id, err)
-		}
-		if at, ok := c.cutter.due(len(c.proposed) == 0); ok {
-			if wait := time.Until(at); wait > 0 {
-				timer.Reset(wait)
-			} else {
-				if err := c.propose(c.cutter.cut(), false); err != nil {
-					return fmt.Errorf("channel %s: %w", c.id, err)
-				}
-				continue
-			}
-		}
-		inbox := c.inbox
-		if c.configOut {
-			inbox = nil
-		}
-		select {
-		case s := <-inbox:
-			err = c.acceptAll(s)
-		case m := <-c.messages:
-			err = c.node.Step(m)
-		case <-ticker.C:
-			c.node.Tick()
-		case <-timer.C:
-		case <-c.quit:
-			return nil
-		case <-ctx.Done():
-			return nil
+		var on bool
+		if c.node != nil {
+			on, err = c.takePart(ctx)
+		} else {
+			on, err = c.follow(ctx)
 		}
 		if err != nil {
+			return fmt.Errorf("channel %s: %w", c.id, err)
+		}
+		if !on {
+			return nil
+		}
+		if err := c.enter(); err != nil {
 			return fmt.Errorf("channel %s: %w", c.id, err)
 		}
 	}
@@ -377,11 +392,15 @@ func (c *Chain) run(ctx context.Context) (err error) {
 
 // shutDown answers everyone who still waits. What is proposed may or may not be in the chain after a restart.
 func (c *Chain) shutDown() {
+	c.stopPull()
 	c.mu.Lock()
 	c.stopped = true
+	returned := c.returned
 	c.mu.Unlock()
 	stopped := reject(commonpb.Status_SERVICE_UNAVAILABLE, "chain is stopped")
 	c.answer(stopped, c.cutter.cut()...)
+	c.answer(stopped, c.waiting...)
+	c.answer(stopped, returned...)
 	for _, p := range c.proposed {
 		c.answer(stopped, p.batch...)
 	}
@@ -395,159 +414,13 @@ func (c *Chain) shutDown() {
 	}
 }
 
-// acceptAll takes everything that has arrived: it shares the next fsync.
-func (c *Chain) acceptAll(s *submission) error {
-	for range c.cfg.MaxInFlight {
-		if err := c.accept(s); err != nil || c.configOut {
-			return err
-		}
-		select {
-		case s = <-c.inbox:
-		default:
-			return nil
-		}
-	}
-	return nil
-}
-
-func (c *Chain) accept(s *submission) error {
-	if !c.node.Leading() {
-		c.answer(reject(commonpb.Status_SERVICE_UNAVAILABLE, "no Raft leader"), s)
-		return nil
-	}
-	if s.sequence < c.Sequence() {
-		before := int64(s.size())
-		rej := c.recheck(s)
-		if rej != nil && s.update != nil {
-			s.env = s.update
-		}
-		c.mu.Lock()
-		c.bytes += int64(s.size()) - before
-		c.mu.Unlock()
-		if rej != nil {
-			c.answer(rej, s)
-			return nil
-		}
-	}
-	if s.update != nil {
-		if err := c.propose(c.cutter.cut(), false); err != nil {
-			return err
-		}
-		return c.propose([]*submission{s}, true)
-	}
-	for _, batch := range c.cutter.add(s, time.Now()) {
-		if err := c.propose(batch, false); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// propose makes a block of a batch and gives it to consensus.
-func (c *Chain) propose(batch []*submission, config bool) error {
-	if len(batch) == 0 {
-		return nil
-	}
-	envs := make([]*commonpb.Envelope, len(batch))
-	for i, s := range batch {
-		envs[i] = s.env
-	}
-	raw, h := buildBlock(c.next, c.previous, envs)
-	if err := c.node.Propose(raw); errors.Is(err, raft.ErrDropped) {
-		c.answer(reject(commonpb.Status_SERVICE_UNAVAILABLE, "no Raft leader"), batch...)
-		return nil
-	} else if err != nil {
-		return err
-	}
-	c.term = c.node.Term()
-	c.next++
-	c.previous = block.HeaderHash(h)
-	c.proposed = append(c.proposed, &proposal{hash: c.previous, batch: batch})
-	c.configOut = c.configOut || config
-	return nil
-}
-
-// advance lets consensus work and stores what it committed.
-func (c *Chain) advance() error {
-	committed, err := c.node.Advance()
-	if err != nil {
-		return err
-	}
-	for _, e := range committed {
-		if err := c.apply(e); err != nil {
-			return fmt.Errorf("entry %d: %w", e.Index, err)
-		}
-	}
-	if len(c.proposed) > 0 && (!c.node.Leading() || c.node.Term() != c.term) {
-		c.lostLead()
-	}
-	if c.node.LogSize() > c.cfg.LogBytes && c.applied > 0 {
-		if err := c.store.Sync(); err != nil {
-			return err
-		}
-		if err := c.node.Compact(c.applied, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lostLead gives up on what this node proposed: the new leader may commit it or not.
-func (c *Chain) lostLead() {
-	lost := reject(commonpb.Status_SERVICE_UNAVAILABLE, "the Raft leader changed while the envelope was being ordered: it may or may not be in the chain")
-	for _, p := range c.proposed {
-		c.answer(lost, p.batch...)
-	}
-	c.answer(reject(commonpb.Status_SERVICE_UNAVAILABLE, "no Raft leader"), c.cutter.cut()...)
-	c.proposed, c.configOut = nil, false
-	c.next, c.previous = c.store.Height(), c.tipHash
-}
-
-// apply stores a committed block. The clients are answered first: the block is durable in the log, and the rest is
-// repeated from there after a crash.
-func (c *Chain) apply(e raft.Committed) error {
-	h, single, err := openBlock(e.Data)
-	if err != nil {
-		return fmt.Errorf("committed block: %w", err)
-	}
-	height := c.store.Height()
-	switch {
-	case h.Number < height:
-		return nil // proposed by a leader that did not know of it yet; the chain already has its number
-	case h.Number > height:
-		return fmt.Errorf("committed block %d, but the chain ends at block %d", h.Number, height-1)
-	case !bytes.Equal(h.PreviousHash, c.tipHash):
-		return fmt.Errorf("committed block %d does not follow block %d", h.Number, height-1)
-	}
-	hash := block.HeaderHash(h)
-	own := len(c.proposed) > 0 && bytes.Equal(c.proposed[0].hash, hash)
-	if own {
-		batch := c.proposed[0].batch
-		c.proposed = c.proposed[1:]
-		c.answer(nil, batch...)
-		c.cfg.metrics.blockSize.WithLabelValues(c.id).Observe(float64(len(batch)))
-	}
-	config, err := configIn(single)
-	if err != nil {
-		return fmt.Errorf("committed block %d: %w", h.Number, err)
-	}
-	var next *channel.Bundle
-	if config != nil {
-		if next, err = c.Bundle().ValidateConfig(config); err != nil {
-			return fmt.Errorf("config in committed block %d: %w", h.Number, err)
-		}
-		c.lastConfig = h.Number
-	}
-	c.notes.RaftIndex = e.Index
-	sealed, err := sealBlock(e.Data, h, c.lastConfig, c.notes, c.cfg.Signer)
-	if err != nil {
-		return err
-	}
+// keep stores the next block, as sealed, and brings the config in it into force.
+func (c *Chain) keep(h *commonpb.BlockHeader, sealed []byte, next *channel.Bundle) error {
 	if err := c.store.Append(h.Number, sealed, nil); err != nil {
 		return err
 	}
-	c.applied, c.tipHash = e.Index, hash
-	if !own && len(c.proposed) == 0 {
+	c.tipHash = block.HeaderHash(h)
+	if len(c.proposed) == 0 {
 		c.next, c.previous = h.Number+1, c.tipHash
 	}
 	if next != nil {
@@ -556,7 +429,7 @@ func (c *Chain) apply(e raft.Committed) error {
 		c.cfg.Log.Info("config is in force", "channel", c.id, "block", h.Number, "sequence", next.Sequence())
 	}
 	c.mu.Lock()
-	c.height = h.Number + 1
+	c.height, c.tip = h.Number+1, c.tipHash
 	close(c.grown)
 	c.grown = make(chan struct{})
 	c.mu.Unlock()

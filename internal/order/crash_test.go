@@ -188,7 +188,7 @@ func loseEnd(t *testing.T, dir string, rng *rand.Rand) {
 		}
 		return names[len(names)-1], info.Size()
 	}
-	_, logged := newest("raft/*.wal")
+	_, logged := newest("raft-1/*.wal")
 	if logged < 8000 {
 		return // only just synced
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
+	"github.com/hansa-ledger/hansa/internal/wire/etcdraftpb"
 	"github.com/hansa-ledger/hansa/internal/wire/ordererpb"
 )
 
@@ -44,4 +45,15 @@ func sizes(batch []*submission) (out []int) {
 		out = append(out, int(s.size()))
 	}
 	return out
+}
+
+// ConsenterIDs and ConsenterNotes read what consensus noted in a block.
+func ConsenterIDs(b *commonpb.Block) []uint64 { return ConsenterNotes(b).GetConsenterIds() }
+
+func ConsenterNotes(b *commonpb.Block) *etcdraftpb.BlockMetadata {
+	notes, err := consensusNotes(b)
+	if err != nil {
+		return nil
+	}
+	return notes
 }

@@ -39,6 +39,7 @@ type network struct {
 	ordererAdmin    *identity.Signer
 	user            *identity.Signer
 	server          *identitytest.Leaf // TLS
+	servers         []*identitytest.Leaf
 	genesis         *commonpb.Block
 }
 
@@ -60,6 +61,12 @@ func newNetwork(t testing.TB) *network {
 // newNetworkAt is a network whose orderer listens where its genesis block says.
 func newNetworkAt(t testing.TB, listen string, port int) *network {
 	t.Helper()
+	return newNetworkOf(t, listen, fmt.Sprintf(specText, port), 0)
+}
+
+// newNetworkOf is a network of that specification, with TLS certificates orderer0-tls.pem and so on for more orderers.
+func newNetworkOf(t testing.TB, listen, text string, more int) *network {
+	t.Helper()
 	n := &network{listen: listen, dir: t.TempDir(), tls: identitytest.NewCA(t, "tlsca"), orderers: identitytest.NewOrg(t, "HarbourMSP"), users: identitytest.NewOrg(t, "AlphaMSP")}
 	n.orderer = n.orderers.Signer(t, "orderer")
 	n.ordererAdmin = n.orderers.Signer(t, "admin")
@@ -76,6 +83,10 @@ func newNetworkAt(t testing.TB, listen string, port int) *network {
 		}
 	}
 	write("orderer-tls.pem", n.server.PEM)
+	for i := range more {
+		n.servers = append(n.servers, n.tlsLeaf(t, fmt.Sprintf("orderer%d", i)))
+		write(fmt.Sprintf("orderer%d-tls.pem", i), n.servers[i].PEM)
+	}
 	for folder, org := range map[string]*identitytest.Org{"harbour": n.orderers, "alpha": n.users} {
 		write(folder+"/cacerts/ca.pem", org.PEM)
 		write(folder+"/tlscacerts/tlsca.pem", n.tls.PEM)
@@ -85,7 +96,7 @@ func newNetworkAt(t testing.TB, listen string, port int) *network {
 		}
 		write(folder+"/config.yaml", []byte(units))
 	}
-	spec, err := channel.ParseSpec(fmt.Appendf(nil, specText, port))
+	spec, err := channel.ParseSpec([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,11 +11,15 @@
 // leader, whose text says so. One fsync serves all envelopes that arrived while the last one ran. Memory is bounded: when
 // too much is waiting, the next envelope is refused with SERVICE_UNAVAILABLE at once.
 //
-// Left out: clusters of several orderers (package raft has the seam: Transport), onboarding as a follower, migration
-// between consensus types, and the gRPC and HTTP servers themselves.
+// In a cluster any node takes envelopes: it forwards them to the leader, and waits with them for a new one while there is
+// none. Which node a client talks to makes no difference to what SUCCESS means.
 //
-// Open order.go first, then chain.go (the loop of one channel), process.go (who may write), cut.go (when a block is
-// cut), blocks.go (how it is encoded and signed), broadcast.go and participation.go (the two interfaces).
+// Left out: migration between consensus types, and the gRPC and HTTP servers themselves.
+//
+// Open order.go first, then chain.go (one channel), consent.go (a consenter's loop), follow.go (how others get the
+// blocks), members.go (who the consenters are), process.go (who may write), cut.go (when a block is cut), blocks.go (how
+// it is encoded and signed), broadcast.go and participation.go (the two interfaces). Package raft is consensus's log,
+// package cluster the connections between consenters.
 package order
 
 import (
@@ -39,7 +43,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/envelope"
 	"github.com/hansa-ledger/hansa/internal/identity"
-	"github.com/hansa-ledger/hansa/internal/order/raft"
+	"github.com/hansa-ledger/hansa/internal/order/cluster"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
 
@@ -55,7 +59,7 @@ type Config struct {
 	// wait when nothing arrives for so long. A chain with little traffic does not wait. Defaults 20ms and 5ms.
 	MaxLinger time.Duration `yaml:"maxLinger"`
 	LingerGap time.Duration `yaml:"lingerGap"`
-	// LogBytes is the size at which a channel's consensus log is compacted. Default 16 MiB.
+	// LogBytes is the size at which a channel's consensus log is compacted. Default: what the channel's config says.
 	LogBytes int64 `yaml:"logBytes"`
 	// MaxRequestBytes bounds a request of the channel participation API. Default 1 MiB, as in Fabric.
 	MaxRequestBytes int64 `yaml:"maxRequestBytes"`
@@ -67,10 +71,15 @@ type Config struct {
 	// Signer signs blocks and config transactions.
 	Signer   envelope.Signer    `yaml:"-"`
 	Verifier *identity.Verifier `yaml:"-"`
-	// Transport connects the members of a channel's cluster; nil for a node that serves channels with one consenter only.
-	Transport func(channelID string) raft.Transport `yaml:"-"`
-	Now       func() time.Time                      `yaml:"-"`
-	Log       *slog.Logger                          `yaml:"-"`
+	// Cluster connects this node to other consenters; nil for a node that serves channels with one consenter only.
+	Cluster *cluster.Cluster `yaml:"-"`
+	// Pull fetches blocks from other orderers until its context ends; nil for a node that only takes part as a consenter
+	// from a channel's first block on, and never falls behind.
+	Pull func(context.Context, Pull) error `yaml:"-"`
+	// Accept says whether a block that was pulled is the next of its chain, and signed as the config in force wants it.
+	Accept func(b *channel.Bundle, blk *commonpb.Block, number uint64, previousHash []byte) error `yaml:"-"`
+	Now    func() time.Time                                                                       `yaml:"-"`
+	Log    *slog.Logger                                                                           `yaml:"-"`
 
 	metrics *metrics
 }
@@ -99,11 +108,11 @@ func (c *Config) fill() error {
 	if c.LingerGap == 0 {
 		c.LingerGap = 5 * time.Millisecond
 	}
-	if c.LogBytes == 0 {
-		c.LogBytes = 16 << 20
-	}
 	if c.MaxRequestBytes == 0 {
 		c.MaxRequestBytes = 1 << 20
+	}
+	if c.Pull != nil && c.Accept == nil {
+		return errors.New("orderer: blocks can be pulled and not be checked")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -195,7 +204,7 @@ func Open(cfg Config) (*Service, error) {
 		c, err := openChain(filepath.Join(s.root, n.Name()), n.Name(), &s.cfg)
 		if err != nil {
 			for _, open := range s.chains {
-				open.node.Close()
+				open.closeConsent()
 				open.store.Close()
 			}
 			return nil, err
@@ -299,7 +308,9 @@ func (s *Service) JoinBlock(b *commonpb.Block) (*channel.Bundle, error) {
 	return bundle, nil
 }
 
-// Join starts ordering a channel from its genesis block. When it returns, the channel survives a crash. Run must be running.
+// Join starts ordering a channel from its genesis block, or from a later config block: then this node pulls the blocks
+// before it from other orderers, and takes part as soon as the config names it as a consenter. When it returns, the channel
+// survives a crash. Run must be running.
 func (s *Service) Join(ctx context.Context, b *commonpb.Block) (*Chain, error) {
 	bundle, err := s.JoinBlock(b)
 	if err != nil {
@@ -311,28 +322,30 @@ func (s *Service) Join(ctx context.Context, b *commonpb.Block) (*Chain, error) {
 		return nil, err
 	}
 	defer done()
-	if b.Header.Number != 0 {
-		return nil, fmt.Errorf("this orderer joins a channel by its genesis block, not by block %d: it cannot fetch the blocks before", b.Header.Number)
-	}
 	if name, _, _ := bundle.ConsensusType(); name != channel.ConsensusRaft {
 		return nil, fmt.Errorf("failed to find a consenter for consensus type: %s", name)
 	}
-	if _, _, err := membership(bundle, s.cfg.Certificate); err != nil {
-		return nil, err
+	if s.cfg.Pull == nil {
+		if b.Header.Number != 0 {
+			return nil, fmt.Errorf("this orderer joins a channel by its genesis block, not by block %d: it cannot fetch the blocks before", b.Header.Number)
+		}
+		if _, _, err := membership(bundle, s.cfg.Certificate); err != nil {
+			return nil, err
+		}
 	}
 	raw, err := proto.Marshal(b)
 	if err != nil {
 		return nil, fmt.Errorf("encode join block: %w", err)
 	}
 	draft, dir := filepath.Join(s.root, joiningPrefix+id), filepath.Join(s.root, id)
-	c, err := s.create(draft, dir, id, raw)
+	c, err := s.create(draft, dir, id, b.Header.Number, raw)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(draft))
 	}
 	select {
 	case s.started <- c:
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), c.node.Close(), c.store.Close(), os.RemoveAll(dir))
+		return nil, errors.Join(ctx.Err(), c.closeConsent(), c.store.Close(), os.RemoveAll(dir))
 	}
 	s.mu.Lock()
 	s.chains[id] = c
@@ -342,7 +355,7 @@ func (s *Service) Join(ctx context.Context, b *commonpb.Block) (*Chain, error) {
 }
 
 // create makes the channel's folder under a draft name and renames it when it is complete.
-func (s *Service) create(draft, dir, id string, genesis []byte) (*Chain, error) {
+func (s *Service) create(draft, dir, id string, number uint64, joinBlock []byte) (*Chain, error) {
 	if err := os.RemoveAll(draft); err != nil {
 		return nil, fmt.Errorf("create channel folder: %w", err)
 	}
@@ -350,7 +363,12 @@ func (s *Service) create(draft, dir, id string, genesis []byte) (*Chain, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(store.Append(0, genesis, nil), store.Sync(), store.Close()); err != nil {
+	if number == 0 {
+		err = errors.Join(store.Append(0, joinBlock, nil), store.Sync())
+	} else {
+		err = writeDurably(filepath.Join(draft, joinFile), joinBlock)
+	}
+	if err := errors.Join(err, store.Close()); err != nil {
 		return nil, fmt.Errorf("store join block: %w", err)
 	}
 	if err := syncDir(draft); err != nil {
@@ -391,6 +409,15 @@ func (s *Service) Remove(id string) error {
 	}
 	s.cfg.Log.Info("removed channel", "channel", id)
 	return nil
+}
+
+func writeDurably(name string, content []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func syncDir(dir string) error {

@@ -31,8 +31,8 @@ const (
 type ChannelInfo struct {
 	Name              string `json:"name"`
 	URL               string `json:"url"`
-	ConsensusRelation string `json:"consensusRelation"` // always "consenter" here
-	Status            string `json:"status"`            // "active", or "failed" once storage or consensus failed
+	ConsensusRelation string `json:"consensusRelation"` // "consenter" or "follower"
+	Status            string `json:"status"`            // "active", "onboarding", or "failed" once the chain cannot go on
 	Height            uint64 `json:"height"`
 }
 
@@ -77,13 +77,8 @@ func (s *Service) Participation() http.Handler {
 }
 
 func (s *Service) info(c *Chain) ChannelInfo {
-	status := "active"
-	select {
-	case <-c.errored:
-		status = "failed"
-	default:
-	}
-	return ChannelInfo{Name: c.id, URL: channelsPath + "/" + c.id, ConsensusRelation: "consenter", Status: status, Height: c.Height()}
+	relation, status := c.Relation()
+	return ChannelInfo{Name: c.id, URL: channelsPath + "/" + c.id, ConsensusRelation: relation, Status: status, Height: c.Height()}
 }
 
 func (s *Service) serveList(w http.ResponseWriter, _ *http.Request) {
@@ -245,7 +240,12 @@ func (s *Service) serveBlock(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	newest := c.Height() - 1
+	height := c.Height()
+	if height == 0 {
+		fail(w, http.StatusNotFound, fmt.Errorf("channel %s has no blocks here yet", c.id))
+		return
+	}
+	newest := height - 1
 	switch id {
 	case "newest":
 		number = newest

@@ -64,6 +64,7 @@ type rules struct {
 	bundle        *channel.Bundle
 	signer        envelope.Signer
 	ignoreExpired bool
+	alone         bool // no connections to other consenters
 }
 
 // normal checks an envelope that is no config update. The payload is the envelope's, decoded.
@@ -143,17 +144,12 @@ func (r *rules) supported(next *commonpb.ConfigEnvelope) error {
 	if was != will {
 		return fmt.Errorf("this orderer cannot migrate a channel from consensus type %s to %s", was, will)
 	}
-	old, err := r.bundle.RaftMetadata()
-	if err != nil {
-		return err
-	}
 	wanted, err := after.RaftMetadata()
 	if err != nil {
 		return err
 	}
-	// A single consenter that changes its address or certificate is the same member of the same cluster.
-	if len(old.Consenters) != len(wanted.Consenters) {
-		return fmt.Errorf("this orderer cannot change the number of a channel's consenters (from %d to %d)", len(old.Consenters), len(wanted.Consenters))
+	if r.alone && len(wanted.Consenters) > 1 {
+		return errors.New("this orderer runs without connections to others and can only be a channel's single consenter")
 	}
 	return nil
 }
@@ -175,6 +171,19 @@ func signConfig(s envelope.Signer, channelID string, config *commonpb.ConfigEnve
 	payload := &commonpb.Payload{Header: &commonpb.Header{ChannelHeader: ch, SignatureHeader: sh}, Data: body}
 	env, err := envelope.SignPayload(s, payload)
 	return env, payload, err
+}
+
+// configOf decodes a config transaction.
+func configOf(env *commonpb.Envelope) (*commonpb.ConfigEnvelope, error) {
+	payload, _, err := header(env)
+	if err != nil {
+		return nil, err
+	}
+	config := &commonpb.ConfigEnvelope{}
+	if err := proto.Unmarshal(payload.Data, config); err != nil {
+		return nil, fmt.Errorf("decode config envelope: %w", err)
+	}
+	return config, nil
 }
 
 // envelopeSize is what the batch limits count, as in Fabric: the framing around payload and signature is not in it.

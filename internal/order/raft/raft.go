@@ -306,8 +306,15 @@ func (n *Node) Leading() bool { return n.leading && n.settled == n.Term() }
 // Leader is the leader's id, 0 while none is known.
 func (n *Node) Leader() uint64 { return n.lead }
 
+// Settled is the term of the newest entry that this node knows to be committed. What was proposed in an earlier term has
+// been returned by Advance by now, or never will be.
+func (n *Node) Settled() uint64 { return n.settled }
+
 // Term is raft's current term.
 func (n *Node) Term() uint64 { return n.hard.GetTerm() }
+
+// Applied is the index of the newest entry that Advance has dealt with.
+func (n *Node) Applied() uint64 { return n.applied }
 
 // Members are the ids of the cluster's members.
 func (n *Node) Members() []uint64 { return n.storage.conf.GetVoters() }
