@@ -229,6 +229,10 @@ func (l *Ledger) ErasePurged() error {
 	if err := l.db.Compact(context.Background(), []byte{0}, []byte{0xff}, true); err != nil {
 		return fmt.Errorf("erase purged private data: %w", err)
 	}
+	// They waited for their commit there.
+	if err := l.transient.Scrub(); err != nil {
+		return fmt.Errorf("erase purged private data: %w", err)
+	}
 	return nil
 }
 

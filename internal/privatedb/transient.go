@@ -54,6 +54,9 @@ func OpenTransient(config TransientConfig) (*Transient, error) {
 	if t.config.MaxBytes <= 0 {
 		t.config.MaxBytes = DefaultTransientBytes
 	}
+	if err := t.settle(); err != nil {
+		return nil, err
+	}
 	if _, err := t.config.FS.Stat(config.Dir); err != nil {
 		return t, nil
 	}
@@ -61,7 +64,7 @@ func OpenTransient(config TransientConfig) (*Transient, error) {
 }
 
 func (t *Transient) open() error {
-	db, err := pebble.Open(t.config.Dir, &pebble.Options{FS: t.config.FS, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 4 << 20, CacheSize: 1 << 20, Logger: silent{}})
+	db, err := pebble.Open(t.config.Dir, t.options())
 	if err != nil {
 		return fmt.Errorf("open transient store: %w", err)
 	}
@@ -74,6 +77,10 @@ func (t *Transient) open() error {
 		t.size += int64(len(it.Key()) + len(it.Value()))
 	}
 	return errors.Join(it.Error(), it.Close())
+}
+
+func (t *Transient) options() *pebble.Options {
+	return &pebble.Options{FS: t.config.FS, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 4 << 20, CacheSize: 1 << 20, Logger: silent{}}
 }
 
 type silent struct{}

@@ -1,8 +1,12 @@
 package privatedb_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -93,4 +97,75 @@ func TestTransientIsBounded(t *testing.T) {
 	if err := errors.Join(s.Remove("tx0"), s.Put("again", 1, privateSet(t, "value"))); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestScrub leaves what waits and nothing of what does not, also if it is interrupted.
+func TestScrub(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "transient")
+	set := func(text string) *rwsetpb.TxPvtReadWriteSet {
+		return &rwsetpb.TxPvtReadWriteSet{NsPvtRwset: []*rwsetpb.NsPvtReadWriteSet{{Namespace: text}}}
+	}
+	open := func() *privatedb.Transient {
+		t.Helper()
+		s, err := privatedb.OpenTransient(privatedb.TransientConfig{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(s *privatedb.Transient, id, text string) {
+		t.Helper()
+		if got, err := s.Get(id); err != nil || len(got) != 1 || got[0].NsPvtRwset[0].Namespace != text {
+			t.Errorf("%s: %v, %v", id, got, err)
+		}
+	}
+	onDisk := func(text string) (found bool) {
+		filepath.WalkDir(filepath.Dir(dir), func(name string, _ fs.DirEntry, _ error) error {
+			raw, _ := os.ReadFile(name)
+			found = found || bytes.Contains(raw, []byte(text))
+			return nil
+		})
+		return found
+	}
+	s := open()
+	must(s.Put("1", 5, set("forget this")))
+	must(s.Put("2", 6, set("keep this")))
+	must(s.Remove("1"))
+	if !onDisk("forget this") {
+		t.Fatal("the test cannot find the data on the disk")
+	}
+	must(s.Scrub())
+	if onDisk("forget this") {
+		t.Error("what was forgotten is on the disk")
+	}
+	has(s, "2", "keep this")
+	if s.Bytes() == 0 {
+		t.Error("counts no bytes")
+	}
+	must(s.Close())
+
+	// Interrupted after the old folder was moved away, with and without the new one in place.
+	must(os.Rename(dir, dir+".old"))
+	s = open()
+	has(s, "2", "keep this")
+	must(s.Close())
+	must(os.CopyFS(dir+".old", os.DirFS(dir)))
+	must(os.Rename(dir, dir+".new"))
+	s = open()
+	has(s, "2", "keep this")
+
+	must(s.Remove("2"))
+	must(s.Scrub())
+	if onDisk("keep this") || s.Bytes() != 0 {
+		t.Error("an empty store holds something", s.Bytes())
+	}
+	must(s.Put("3", 7, set("again")))
+	has(s, "3", "again")
 }

@@ -1,0 +1,233 @@
+// Package private tests private data on a whole network: what a member writes reaches the others of its collection and nobody
+// else, also after they were away, and goes when it has to.
+package private
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hansa-ledger/hansa/client"
+	"github.com/hansa-ledger/hansa/e2e/network"
+)
+
+func TestMain(m *testing.M) { network.Main(m) }
+
+// bed is a network of three members with the vault contract, whose endorsement is up to any one of them.
+type bed struct {
+	*network.Network
+	t         *testing.T
+	contracts []*client.Contract // as a user of each member, through its own peer
+	msps      []string
+}
+
+func start(t *testing.T) *bed {
+	// So that nothing takes long that a network would take its time for.
+	for name, value := range map[string]string{"RECONCILEINTERVAL": "1s", "ERASEAFTER": "500ms", "PUSHTIMEOUT": "1s", "PULLTIMEOUT": "3s"} {
+		t.Setenv("HANSA_PEER_PRIVATEDATA_"+name, value)
+	}
+	b := &bed{Network: network.Start(t, "--members", "3", "--orderers", "1"), t: t}
+	plan := b.Plan()
+	for _, m := range plan.Members {
+		b.msps = append(b.msps, m.MSPID)
+		c, err := plan.Client(m, "User1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		b.contracts = append(b.contracts, c.Channel(plan.Channel).Contract("vault"))
+	}
+	both := fmt.Sprintf("OR('%s.member', '%s.member')", b.msps[0], b.msps[1])
+	first := fmt.Sprintf("OR('%s.member')", b.msps[0])
+	raw, err := json.Marshal([]map[string]any{
+		{"name": "deals", "policy": both, "maxPeerCount": 1},
+		{"name": "discreet", "policy": both, "maxPeerCount": 1, "memberOnlyRead": true, "memberOnlyWrite": true},
+		{"name": "strict", "policy": both, "requiredPeerCount": 1, "maxPeerCount": 1},
+		{"name": "lonely", "policy": first, "requiredPeerCount": 1, "maxPeerCount": 1},
+		{"name": "brief", "policy": both, "maxPeerCount": 1, "blockToLive": 2},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	collections := filepath.Join(t.TempDir(), "collections_config.json")
+	if err := os.WriteFile(collections, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.Hansa("contract", "deploy", filepath.Join(network.Root(t), "e2e", "private", "vault"), "--collections", collections,
+		"--policy", fmt.Sprintf("OR('%s.peer','%s.peer','%s.peer')", b.msps[0], b.msps[1], b.msps[2]))
+	return b
+}
+
+// submit calls a function as a member, endorsed by that member's peer alone.
+func (b *bed) submit(member int, value, function string, args ...string) error {
+	call := client.Strings(function, args...)
+	call.Members = []string{b.msps[member]}
+	if value != "" {
+		call.Transient = map[string][]byte{"value": []byte(value)}
+	}
+	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := b.contracts[member].Submit(ctx, call)
+	return err
+}
+
+func (b *bed) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// refused checks that an error says why.
+func (b *bed) refused(err error, why string) {
+	b.t.Helper()
+	if err == nil {
+		b.t.Errorf("succeeded; it should have failed with %q", why)
+	} else if !strings.Contains(err.Error(), why) {
+		b.t.Errorf("failed with %v; wanted %q", err, why)
+	}
+}
+
+func (b *bed) evaluate(member int, function, collection, key string) (string, error) {
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	defer cancel()
+	got, err := b.contracts[member].Evaluate(ctx, client.Strings(function, collection, key))
+	return string(got), err
+}
+
+// reads waits until a member's peer gives a value.
+func (b *bed) reads(member int, collection, key, want string) {
+	b.t.Helper()
+	b.Await(fmt.Sprintf("%s of %s at %s", key, collection, b.msps[member]), func() error {
+		if got, err := b.evaluate(member, "Get", collection, key); err != nil || got != want {
+			return fmt.Errorf("%q, %w", got, err)
+		}
+		return nil
+	})
+}
+
+// hasHash waits until a member's peer has committed a key of a collection.
+func (b *bed) hasHash(member int, collection, key string) {
+	b.t.Helper()
+	b.Await(fmt.Sprintf("the hash of %s in %s at %s", key, collection, b.msps[member]), func() error {
+		if got, err := b.evaluate(member, "Hash", collection, key); err != nil || got == "" {
+			return fmt.Errorf("%q, %w", got, err)
+		}
+		return nil
+	})
+}
+
+func (b *bed) signal(member int, s syscall.Signal) {
+	b.t.Helper()
+	p := b.Status()["peer0."+b.Plan().Members[member].Name]
+	if p.PID == 0 {
+		b.t.Fatalf("there is no peer of %s: %v", b.msps[member], b.Status())
+	}
+	b.must(syscall.Kill(p.PID, s))
+}
+
+const notHere = "private data matching public hash version is not available"
+
+func TestPrivateData(t *testing.T) {
+	b := start(t)
+
+	// Who belongs to the collection has the data, whoever else has only its hash.
+	b.must(b.submit(0, "ten tons of salt", "Put", "deals", "salt"))
+	b.reads(0, "deals", "salt", "ten tons of salt")
+	b.reads(1, "deals", "salt", "ten tons of salt")
+	b.hasHash(2, "deals", "salt")
+	_, err := b.evaluate(2, "Get", "deals", "salt")
+	b.refused(err, notHere)
+
+	// Any member's peer may endorse a write; the data goes to those who belong, and is not kept by who does not.
+	b.must(b.submit(2, "from outside", "Put", "deals", "gift"))
+	b.reads(0, "deals", "gift", "from outside")
+	b.reads(1, "deals", "gift", "from outside")
+
+	// memberOnlyRead and memberOnlyWrite.
+	b.must(b.submit(1, "amber", "Put", "discreet", "ware"))
+	b.reads(0, "discreet", "ware", "amber")
+	_, err = b.evaluate(2, "Get", "discreet", "ware")
+	b.refused(err, "tx creator does not have read access permission on privatedata in chaincodeName:vault collectionName: discreet")
+	b.refused(b.submit(2, "fur", "Put", "discreet", "ware"), "tx creator does not have write access permission on privatedata in chaincodeName:vault collectionName: discreet")
+
+	// Implicit collections.
+	implicit := "_implicit_org_" + b.msps[1]
+	b.must(b.submit(1, "my own", "Put", implicit, "note"))
+	b.reads(1, implicit, "note", "my own")
+	b.hasHash(0, implicit, "note")
+	_, err = b.evaluate(0, "Get", implicit, "note")
+	b.refused(err, notHere)
+
+	// requiredPeerCount.
+	b.must(b.submit(0, "sure", "Put", "strict", "thing"))
+	b.reads(1, "strict", "thing", "sure")
+	b.refused(b.submit(0, "alone", "Put", "lonely", "thing"),
+		"could not build private data dissemination plan for chaincode vault and collection lonely: required to disseminate to at least 1 peers, but know of only 0 eligible peers")
+	b.signal(1, syscall.SIGSTOP)
+	b.refused(b.submit(0, "unsure", "Put", "strict", "thing"), "Failed disseminating 1 out of 1 private dissemination plans")
+
+	// A peer that was away gets what it missed when it commits the block; or, if nobody could give it then, later.
+	b.must(b.submit(0, "while you were away", "Put", "deals", "letter"))
+	b.signal(1, syscall.SIGCONT)
+	b.reads(1, "deals", "letter", "while you were away")
+
+	b.signal(1, syscall.SIGSTOP)
+	b.must(b.submit(0, "better late", "Put", "deals", "parcel"))
+	b.signal(0, syscall.SIGSTOP)
+	b.signal(1, syscall.SIGCONT)
+	b.hasHash(1, "deals", "parcel")
+	_, err = b.evaluate(1, "Get", "deals", "parcel")
+	b.refused(err, notHere)
+	b.signal(0, syscall.SIGCONT)
+	b.reads(1, "deals", "parcel", "better late")
+
+	// What is purged is on no disk any more, soon.
+	b.must(b.submit(0, "a secret to forget", "Put", "deals", "secret"))
+	b.reads(1, "deals", "secret", "a secret to forget")
+	b.must(b.submit(0, "", "Purge", "deals", "secret"))
+	b.reads(0, "deals", "secret", "")
+	b.reads(1, "deals", "secret", "")
+	b.Await("the erasure", func() error { return b.onDisk("a secret to forget") })
+
+	// A value expires with the second block after its own but one.
+	b.must(b.submit(0, "for a short time", "Put", "brief", "ice"))
+	b.reads(1, "brief", "ice", "for a short time")
+	for i := range 3 {
+		b.must(b.submit(0, "", "Touch", fmt.Sprint(i)))
+	}
+	b.reads(0, "brief", "ice", "")
+	b.reads(1, "brief", "ice", "")
+	if got, err := b.evaluate(0, "Hash", "brief", "ice"); got != "" || err != nil {
+		t.Errorf("the hash of an expired value: %q, %v", got, err)
+	}
+
+	// All of it survives a restart.
+	b.KillAll()
+	b.Up()
+	b.reads(0, "deals", "letter", "while you were away")
+	b.reads(1, "deals", "parcel", "better late")
+	b.reads(1, "deals", "secret", "")
+}
+
+// onDisk is an error if any file of the network holds the text.
+func (b *bed) onDisk(text string) error {
+	return filepath.WalkDir(b.Dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return nil
+		}
+		raw, err := os.ReadFile(name)
+		if err == nil && bytes.Contains(raw, []byte(text)) {
+			return fmt.Errorf("%s holds it", name)
+		}
+		return nil
+	})
+}
