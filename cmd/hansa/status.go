@@ -51,7 +51,7 @@ func newStatus() *cobra.Command {
 				state, up := "serves", time.Since(p.Since).Round(time.Second).String()
 				switch {
 				case p.PID == 0:
-					state, up = "down: "+p.LastExit, "-"
+					state, up = "down, see hansa logs "+p.Name, "-"
 				case !p.Ready:
 					state = "not ready"
 				}

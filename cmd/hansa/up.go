@@ -117,6 +117,7 @@ func upDetached(cmd *cobra.Command, dir string) error {
 			return errors.New(strings.TrimPrefix(strings.TrimSpace(string(text)), "hansa: "))
 		case <-cmd.Context().Done():
 			background.Process.Signal(syscall.SIGTERM)
+			<-ended // it writes until then
 			return cmd.Context().Err()
 		case <-ticker.C:
 			if _, err := control.Status(cmd.Context()); err == nil {

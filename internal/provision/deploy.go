@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -117,6 +118,11 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 	committing = true // a failure may be a lost answer
 	if err := admin.Commit(ctx, c.Channel(n.Channel), mspIDs(approvers), definition); err != nil {
 		return err
+	}
+	for _, m := range approvers {
+		if err := n.awaitDefinition(ctx, m, definition); err != nil {
+			return err
+		}
 	}
 	if previous == "" {
 		return nil
@@ -244,6 +250,33 @@ func (n *Network) approve(ctx context.Context, m Member, d admin.Definition, pac
 	return admin.Approve(ctx, c.Channel(n.Channel), m.MSPID, d, packageID)
 }
 
+// awaitDefinition waits until a member's peer has a committed definition, so that
+// whoever calls the contract next finds it everywhere.
+func (n *Network) awaitDefinition(ctx context.Context, m Member, d admin.Definition) error {
+	c, err := n.Client(m, "Admin")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		committed, err := admin.Committed(ctx, c.Channel(n.Channel))
+		for _, has := range committed {
+			if has.Name == d.Name && has.Sequence >= d.Sequence {
+				return nil
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the peer of %s has not committed contract %s: %w", m.Name, d.Name, errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
 // build makes a contract ready to run in target and returns its command.
 func build(ctx context.Context, source, target string) ([]string, error) {
 	if err := os.MkdirAll(target, 0o750); err != nil {
@@ -302,6 +335,9 @@ func runIn(ctx context.Context, dir, program string, args ...string) error {
 	command := exec.CommandContext(ctx, program, args...)
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	// Asked to end, a build removes what it has half done.
+	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
+	command.WaitDelay = 10 * time.Second
 	if output, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s in %s: %w\n%s", program, strings.Join(args, " "), dir, err, output)
 	}

@@ -87,7 +87,8 @@ func Up(ctx context.Context, dir string, o Options, binary string, log *slog.Log
 	ready(n)
 	<-ctx.Done()
 	s.Stop()
-	server.Close() // only now: who waits for the end sees the socket close
+	unlock()       // first: who waits for the end may start the network again at once
+	server.Close() // and only now: the end of the socket is what they wait for
 	<-served
 	return nil
 }
