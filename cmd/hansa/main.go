@@ -53,7 +53,7 @@ Start a network of two members on this machine, and stop it again:
 		&cobra.Group{ID: "role", Title: "Running one node:"})
 	for _, c := range []*cobra.Command{
 		newUp(), newDown(), newStatus(), newLogs(),
-		newChannel(), newContract(), newTx(), newLedger(), newBench(),
+		newChannel(), newContract(), newTx(), newLedger(), newSnapshot(), newBench(),
 		newPeer(), newOrderer(), newCA(),
 	} {
 		root.AddCommand(c)
