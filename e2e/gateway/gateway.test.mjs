@@ -1,12 +1,13 @@
 // The stock @hyperledger/fabric-gateway against a Hansa network: transactions and events.
 
 import assert from 'node:assert/strict';
+import * as crypto from 'node:crypto';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import * as path from 'node:path';
 import test from 'node:test';
 import { checkpointers, connect, StatusCode } from '@hyperledger/fabric-gateway';
-import { gateway, grpcClient, identity, newID, next, setup, signer, text } from './setup.mjs';
+import { eventually, gateway, grpcClient, identity, newID, next, setup, signer, text } from './setup.mjs';
 
 const org1 = gateway('org1');
 const org2 = gateway('org2');
@@ -24,10 +25,7 @@ test('evaluate and submit', async () => {
     assert.equal(text(await asset.submitTransaction('TransferAsset', id, 'Max')), 'Tom');
     // The other member's peer commits the same blocks, in its own time.
     const theirs = org2.getNetwork(setup.channel).getContract('asset');
-    for (;;) {
-        const answer = await theirs.evaluateTransaction('AssetExists', id);
-        if (text(answer) === 'true') break;
-    }
+    await eventually(async () => text(await theirs.evaluateTransaction('AssetExists', id)) === 'true');
     // What is evaluated is not recorded.
     const other = newID();
     await asset.evaluateTransaction('CreateAsset', other, 'red', '5', 'Tom', '100');
@@ -54,11 +52,31 @@ test('arguments are bytes: empty, binary and long ones', async () => {
     assert.equal(stored.Owner, '');
 });
 
-test('transient data reaches the contract and not the ledger', async () => {
-    const secret = `secret-${newID()}`;
-    // The contract is asked for its details; without a collection of that name it fails after it has read them.
-    const put = asset.submit('PutDetails', { arguments: [newID()], transientData: { details: secret }, endorsingOrganizations: ['Org1MSP'] });
-    await assert.rejects(put, (err) => err.details.some(({ message }) => /collection/i.test(message)));
+test('transient data reaches the contract and its collection, and not the ledger', async () => {
+    const id = newID();
+    const secret = `secret-${id}`;
+    const commit = await asset.submitAsync('PutDetails', { arguments: [id], transientData: { details: secret } });
+    const { code, blockNumber } = await commit.getStatus();
+    assert.equal(code, StatusCode.VALID);
+    for (const member of [org1, org2]) {
+        const contract = member.getNetwork(setup.channel).getContract('asset');
+        await eventually(async () => text(await contract.evaluateTransaction('ReadDetails', id)) === secret);
+    }
+    const hash = crypto.createHash('sha256').update(secret).digest('hex');
+    assert.equal(text(await asset.evaluateTransaction('DetailsHash', id)), hash);
+
+    const blocks = await network.getBlockEvents({ startBlock: blockNumber });
+    const block = Buffer.from((await next(blocks[Symbol.asyncIterator]())).serializeBinary());
+    blocks.close();
+    assert.ok(block.includes(Buffer.from(hash, 'hex')));
+    assert.ok(!block.includes(secret));
+
+    const full = await network.getBlockAndPrivateDataEvents({ startBlock: blockNumber });
+    const withPrivate = await next(full[Symbol.asyncIterator]());
+    full.close();
+    assert.equal(withPrivate.getBlock().getHeader().getNumber(), Number(blockNumber));
+    assert.ok(Buffer.from(withPrivate.getPrivateDataMapMap().get(0).serializeBinary()).includes(secret));
+
     const missing = asset.submit('PutDetails', { arguments: [newID()] });
     await assert.rejects(missing, (err) => err.details.some(({ message }) => message.includes('the transient map has no "details"')));
 });

@@ -29,7 +29,7 @@ func TestStockClients(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	install(ctx, t)
-	n.Deploy("asset-node", "asset")
+	n.Deploy("asset-node", "asset", "--collections", "collections.json")
 	n.Deploy("asset", "both", "--policy", "AND('Org1MSP.peer','Org2MSP.peer')")
 
 	setup, err := json.Marshal(describe(t, n))

@@ -56,3 +56,17 @@ export async function next(iterator, seconds = 10) {
         clearTimeout(timer);
     }
 }
+
+// eventually waits until a condition holds, but not forever; while it fails it does not hold.
+export async function eventually(condition, seconds = 10) {
+    const end = Date.now() + 1000 * seconds;
+    for (;;) {
+        try {
+            if (await condition()) return;
+        } catch (err) {
+            if (Date.now() > end) throw err;
+        }
+        if (Date.now() > end) throw new Error(`it did not come about within ${seconds} s`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+}
