@@ -5,7 +5,7 @@ const { Contract } = require('fabric-contract-api');
 const COLLECTION = 'details';
 
 // AssetContract keeps simple assets under their ids. It offers the functions of Fabric's asset-transfer-basic sample, and one of
-// each other kind of access that a contract has: ranges, pages, history, private data, key-level endorsement, events, other contracts.
+// each other kind of access that a contract has: ranges, pages, JSON queries, history, private data, key-level endorsement, events, other contracts.
 class AssetContract extends Contract {
     constructor() {
         super('asset');
@@ -63,6 +63,45 @@ class AssetContract extends Contract {
         }
         await iterator.close();
         return JSON.stringify({ ids, count: metadata.fetchedRecordsCount, bookmark: metadata.bookmark });
+    }
+
+    // QueryAssets answers a query in CouchDB's selector language; META-INF holds the indexes.
+    async QueryAssets(ctx, query) {
+        const rows = [];
+        for await (const row of ctx.stub.getQueryResult(query)) {
+            rows.push(JSON.parse(row.value.toString()));
+        }
+        return JSON.stringify(rows);
+    }
+
+    async QueryAssetPage(ctx, query, pageSize, bookmark) {
+        const { iterator, metadata } = await ctx.stub.getQueryResultWithPagination(query, Number(pageSize), bookmark);
+        const ids = [];
+        for (let row = await iterator.next(); !row.done; row = await iterator.next()) {
+            ids.push(row.value.key);
+        }
+        await iterator.close();
+        return JSON.stringify({ ids, count: metadata.fetchedRecordsCount, bookmark: metadata.bookmark });
+    }
+
+    async QueryDetails(ctx, query) {
+        const ids = [];
+        for await (const row of ctx.stub.getPrivateDataQueryResult(COLLECTION, query)) {
+            ids.push(row.key);
+        }
+        return JSON.stringify(ids);
+    }
+
+    // GiveAll transfers what a query selects.
+    async GiveAll(ctx, query, newOwner) {
+        let count = 0;
+        for await (const row of ctx.stub.getQueryResult(query)) {
+            const asset = JSON.parse(row.value.toString());
+            asset.Owner = newOwner;
+            await ctx.stub.putState(row.key, encode(asset));
+            count++;
+        }
+        return String(count);
     }
 
     async GetAssetHistory(ctx, id) {
