@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -146,6 +147,13 @@ type ports struct {
 	free []int
 }
 
+// Free ports are looked for below those that the kernel gives to outgoing
+// connections: one of these would keep a node from starting again.
+const (
+	firstFreePort = 10000
+	lastFreePort  = 32767
+)
+
 // newPorts finds free ports all at once, so that none is handed out twice.
 func newPorts(base int) (*ports, error) {
 	p := &ports{base: base}
@@ -158,15 +166,20 @@ func newPorts(base int) (*ports, error) {
 			l.Close()
 		}
 	}()
-	for range 3 * (maxOrderers + 2*maxMembers) {
-		l, err := net.Listen("tcp", net.JoinHostPort(Host, "0"))
-		if err != nil {
-			return nil, fmt.Errorf("find free ports: %w", err)
+	const wanted, tries = 3 * (maxOrderers + 2*maxMembers), 1000
+	var err error
+	for range tries {
+		port := firstFreePort + rand.IntN(lastFreePort-firstFreePort+1)
+		var l net.Listener
+		if l, err = net.Listen("tcp", address(port)); err != nil {
+			continue
 		}
 		listeners = append(listeners, l)
-		p.free = append(p.free, l.Addr().(*net.TCPAddr).Port)
+		if p.free = append(p.free, port); len(p.free) == wanted {
+			return p, nil
+		}
 	}
-	return p, nil
+	return nil, fmt.Errorf("find free ports between %d and %d: %w", firstFreePort, lastFreePort, err)
 }
 
 func (p *ports) next() (three [3]int) {
