@@ -5,15 +5,10 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/descriptorpb"
-	"google.golang.org/protobuf/types/dynamicpb"
 
 	_ "github.com/hansa-ledger/hansa/client"
-	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	_ "github.com/hansa-ledger/hansa/internal/wire/discoverypb"
 	"github.com/hansa-ledger/hansa/internal/wire/gatewaypb"
 	_ "github.com/hansa-ledger/hansa/internal/wire/gossippb"
@@ -39,39 +34,6 @@ func TestRegisteredNamesAreOurOwn(t *testing.T) {
 	})
 	if count < 10 {
 		t.Errorf("only %d files are registered: this test does not see them", count)
-	}
-}
-
-// A second module registers Fabric's names in this very program, and what it
-// encodes is what ours decode.
-func TestFabricsNamesAreFree(t *testing.T) {
-	bytes, str := descriptorpb.FieldDescriptorProto_TYPE_BYTES, "proto3"
-	field := func(name string, number int32) *descriptorpb.FieldDescriptorProto {
-		return &descriptorpb.FieldDescriptorProto{Name: &name, Number: &number, Type: &bytes, Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), JsonName: &name}
-	}
-	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("common/common.proto"), Package: proto.String("common"), Syntax: &str,
-		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Envelope"), Field: []*descriptorpb.FieldDescriptorProto{field("payload", 1), field("signature", 2)}}},
-	}, protoregistry.GlobalFiles)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := protoregistry.GlobalFiles.RegisterFile(file); err != nil {
-		t.Fatal(err)
-	}
-	theirs := dynamicpb.NewMessageType(file.Messages().Get(0))
-	if err := protoregistry.GlobalTypes.RegisterMessage(theirs); err != nil {
-		t.Fatal(err)
-	}
-	m := theirs.New()
-	m.Set(file.Messages().Get(0).Fields().ByNumber(1), protoreflect.ValueOfBytes([]byte("payload")))
-	raw, err := proto.Marshal(m.Interface())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var ours commonpb.Envelope
-	if err := proto.Unmarshal(raw, &ours); err != nil || string(ours.Payload) != "payload" {
-		t.Errorf("%v, %v", &ours, err)
 	}
 }
 
