@@ -9,8 +9,8 @@
 // What it guarantees: the verdicts are those of the peer itself, since it is the same code on the same kind of ledger, a
 // fresh one in a temporary folder. The ledger checked is not changed but for what opening it repairs after a crash.
 //
-// It leaves out what blocks cannot tell: whether the genesis block is the right one (compare its hash), and private data
-// that was purged or has expired.
+// It leaves out what blocks cannot tell: whether the genesis block is the right one (compare its hash), or the snapshot that
+// the ledger began with, and private data that was purged or has expired.
 //
 // Open this file first; source.go is where blocks come from, state.go compares states.
 package audit
@@ -24,12 +24,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/ledger"
 	"github.com/hansa-ledger/hansa/internal/rwset"
+	"github.com/hansa-ledger/hansa/internal/snapshotfile"
 	"github.com/hansa-ledger/hansa/internal/validate"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
@@ -87,7 +92,7 @@ func Replay(ctx context.Context, dir string, w io.Writer, o Options) error {
 			return err
 		}
 		return expected.compare(b, got)
-	})
+	}, nil)
 	if sum.Blocks > 0 {
 		err = errors.Join(err, lines.Encode(sum))
 	}
@@ -103,10 +108,9 @@ func Verify(ctx context.Context, dir string, w io.Writer, o Options) error {
 	}
 	defer source.Close()
 	var keys, private int
-	sum, err := run(ctx, source, o, func(f *fresh, b *commonpb.Block, got outcome) error {
-		if err := (expectations{}).compare(b, got); err != nil || b.Header.Number+1 < source.Height() {
-			return err
-		}
+	sum, err := run(ctx, source, o, func(_ *fresh, b *commonpb.Block, got outcome) error {
+		return (expectations{}).compare(b, got)
+	}, func(f *fresh) (err error) {
 		keys, private, err = compareStates(source.ledger, f.ledger)
 		return err
 	})
@@ -126,8 +130,9 @@ type fresh struct {
 	tip       []byte // hash of the last header
 }
 
-// run makes the ledger again block by block. check is called after each.
-func run(ctx context.Context, from source, o Options, check func(*fresh, *commonpb.Block, outcome) error) (sum summary, err error) {
+// run makes the ledger again block by block, from the genesis block or the snapshot that it began with. check is called after
+// each, and end, if there is one, at last.
+func run(ctx context.Context, from source, o Options, check func(*fresh, *commonpb.Block, outcome) error, end func(*fresh) error) (sum summary, err error) {
 	if from.Height() == 0 {
 		return sum, errors.New("there are no blocks")
 	}
@@ -137,11 +142,11 @@ func run(ctx context.Context, from source, o Options, check func(*fresh, *common
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	f := &fresh{validator: validate.New(validate.Config{}), verifier: identity.NewVerifier(identity.Config{})}
-	if f.ledger, err = ledger.Open(ledger.Config{Dir: dir}); err != nil {
+	if err := f.open(ctx, from, dir); err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, f.ledger.Close()) }()
-	for n := uint64(0); n < from.Height(); n++ {
+	for n := from.First(); n < from.Height(); n++ {
 		if err := ctx.Err(); err != nil {
 			return sum, err
 		}
@@ -158,7 +163,42 @@ func run(ctx context.Context, from source, o Options, check func(*fresh, *common
 		}
 		sum.Blocks, sum.Transactions, sum.CommitHash = sum.Blocks+1, sum.Transactions+len(got.Codes), got.CommitHash
 	}
+	if end != nil {
+		return sum, end(f)
+	}
 	return sum, nil
+}
+
+// open begins the ledger that is made again.
+func (f *fresh) open(ctx context.Context, from source, dir string) (err error) {
+	s, ok := from.(*stored)
+	if !ok || from.First() == 0 {
+		f.ledger, err = ledger.Open(ledger.Config{Dir: dir})
+		return err
+	}
+	files, _ := s.ledger.Bootstrapped()
+	m, err := snapshotfile.ReadMetadata(vfs.Default, files)
+	if err != nil {
+		return err
+	}
+	config := ledger.Config{Dir: filepath.Join(dir, "ledger"), ChannelID: m.ChannelID}
+	f.ledger, err = ledger.Bootstrap(ctx, config, files, filepath.Join(dir, "staging"), func(s *ledger.Snapshot) error {
+		v, err := s.Get("", rwset.ConfigKey)
+		switch {
+		case err != nil:
+			return err
+		case v == nil:
+			return errors.New("the snapshot holds no channel configuration")
+		}
+		envelope := &commonpb.ConfigEnvelope{}
+		if err := proto.Unmarshal(v.Value, envelope); err != nil {
+			return fmt.Errorf("decode the channel configuration in the snapshot: %w", err)
+		}
+		f.bundle, err = channel.NewBundle(m.ChannelID, envelope.Config, f.verifier)
+		return err
+	})
+	f.tip = m.LastBlockHash
+	return err
 }
 
 // add decides on a block as a peer does and commits it. The block given stays as it is.

@@ -14,8 +14,9 @@ import (
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
 
-// source gives the blocks from 0 up to a height.
+// source gives the blocks from the first up to a height.
 type source interface {
+	First() uint64
 	Height() uint64
 	Block(number uint64) (*commonpb.Block, error)
 	Close() error
@@ -63,6 +64,7 @@ func newFiles(names []string) files {
 	return s
 }
 
+func (s files) First() uint64  { return 0 }
 func (s files) Height() uint64 { return uint64(len(s)) }
 
 func (s files) Block(number uint64) (*commonpb.Block, error) {
@@ -94,6 +96,7 @@ func openLedger(dir string) (*stored, error) {
 	return &stored{l}, nil
 }
 
+func (s *stored) First() uint64                                { return s.ledger.First() }
 func (s *stored) Height() uint64                               { return s.ledger.Height() }
 func (s *stored) Block(number uint64) (*commonpb.Block, error) { return s.ledger.Block(number) }
 func (s *stored) Close() error                                 { return s.ledger.Close() }

@@ -30,6 +30,11 @@ func (e *BeforeSnapshotError) Is(target error) bool { return target == ErrNotFou
 // First is the number of the first block that the ledger holds or will hold.
 func (l *Ledger) First() uint64 { return l.first }
 
+// Bootstrapped is the folder with the snapshot that the ledger began with; ok is false if it began with a genesis block.
+func (l *Ledger) Bootstrapped() (dir string, ok bool) {
+	return l.config.FS.PathJoin(l.config.Dir, bootstrapDir), l.boot != nil
+}
+
 func (l *Ledger) reaches(n uint64) error {
 	if n >= l.first {
 		return nil
