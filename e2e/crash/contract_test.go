@@ -68,6 +68,8 @@ func TestKillContractInMidTransaction(t *testing.T) {
 					t.Errorf("asset %q exists: %s, %v", id, got, err)
 				}
 			}
+			takeOver(t, n) // of a contract's process too, whatever program runs it
+			n.Await("the contract", func() error { return submit("later") })
 		})
 	}
 }

@@ -120,20 +120,28 @@ func TestKillSupervisor(t *testing.T) {
 		load.await(20)
 		time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
 		t.Logf("round %d: kill hansa up after %d transactions", round, load.count())
-		before := n.Processes()
-		n.KillSupervisor()
-		load.await(20) // nobody needs it for this
-		n.Up()
-		for pid, command := range n.Processes() {
-			if before[pid] != "" {
-				t.Errorf("process %d runs on without its supervisor: %s", pid, command)
-			}
-		}
-		n.AwaitReady()
+		takeOver(t, n, func() { load.await(20) }) // nobody needs it for this
 		load.await(20)
 		load.pause(func() { check(t, n, load) })
 	}
 	load.stop()
+}
+
+// takeOver kills `hansa up` alone, does what shall be possible without it, and starts another.
+func takeOver(t *testing.T, n *network.Network, meanwhile ...func()) {
+	t.Helper()
+	before := n.Processes()
+	n.KillSupervisor()
+	for _, f := range meanwhile {
+		f()
+	}
+	n.Up()
+	for pid, command := range n.Processes() {
+		if before[pid] != "" {
+			t.Errorf("process %d runs on without its supervisor: %s", pid, command)
+		}
+	}
+	n.AwaitReady()
 }
 
 // load creates assets through both members' peers and keeps those that the network said are committed.
