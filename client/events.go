@@ -55,7 +55,10 @@ func (c *Contract) Events(ctx context.Context, from Checkpoint) iter.Seq2[Event,
 				}
 			}
 		}
-		if ctx.Err() == nil && !errors.Is(err, io.EOF) && status.Code(err) != codes.Canceled {
+		// The gateway may notice the end of ctx a moment before we do.
+		_, limited := ctx.Deadline()
+		ended := ctx.Err() != nil || limited && status.Code(err) == codes.DeadlineExceeded
+		if !ended && !errors.Is(err, io.EOF) && status.Code(err) != codes.Canceled {
 			yield(Event{}, stepError("events", "", err))
 		}
 	}
