@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,8 +33,9 @@ type consent struct {
 	tick     time.Duration
 	election time.Duration
 	logBytes int64
-	logStart int64 // size of raft's log after it was compacted
-	fresh    bool  // the cluster starts, and this member is to take its first lead
+	logStart int64       // size of raft's log after it was compacted
+	stand    *time.Timer // when to stand for election, before raft's timeout would
+	attempts int         // how often to do so, while there is no leader
 
 	heard      map[uint64]time.Time // of each member
 	leaderSeen time.Time
@@ -99,7 +102,9 @@ func (c *Chain) openConsent(id uint64) error {
 	if rc.Join = added || c.join != nil; !rc.Join {
 		rc.Members = slices.Sorted(slices.Values(c.notes.ConsenterIds))
 		chosen := rc.Members[int(crc32.ChecksumIEEE([]byte(c.id)))%len(rc.Members)]
-		c.fresh = !exists && len(rc.Members) > 1 && chosen == id
+		if !exists && len(rc.Members) > 1 && chosen == id {
+			c.attempts = math.MaxInt // somebody has to take the first lead
+		}
 	}
 	if c.cfg.Cluster != nil {
 		c.link = c.cfg.Cluster.Open(c.id, (*receiver)(c))
@@ -172,12 +177,8 @@ func (c *Chain) takePart(ctx context.Context) (on bool, err error) {
 	defer ticker.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var campaign <-chan time.Time
-	if c.fresh {
-		t := time.NewTicker(50 * time.Millisecond)
-		defer t.Stop()
-		campaign = t.C
-	}
+	c.stand = time.NewTimer(standPause)
+	defer c.stand.Stop()
 	for {
 		if err := c.advance(); err != nil {
 			return false, err
@@ -208,18 +209,14 @@ func (c *Chain) takePart(ctx context.Context) (on bool, err error) {
 		case m := <-c.messages:
 			err = c.stepAll(m)
 		case <-c.reports:
-			c.report()
+			err = c.report()
 		case p := <-c.pulled:
 			err = c.takePulled(p)
 		case <-ticker.C:
 			c.node.Tick()
 			c.expire()
-		case <-campaign:
-			if c.fresh = c.fresh && c.node.Leader() == 0; !c.fresh {
-				campaign = nil
-			} else {
-				err = c.node.Campaign()
-			}
+		case <-c.stand.C:
+			err = c.standForElection()
 		case <-timer.C:
 		case <-c.quit:
 			return false, c.retire()
@@ -230,6 +227,33 @@ func (c *Chain) takePart(ctx context.Context) (on bool, err error) {
 			return false, err
 		}
 	}
+}
+
+// standPause lies between attempts to be elected out of turn, up to twice that at random so that two do not keep meeting.
+const (
+	standPause    = 50 * time.Millisecond
+	standAttempts = 20
+)
+
+// leaderGone is called when the connection to the leader ended. A process that died is missed within milliseconds, not
+// an election timeout later: all who notice forget it, so that they may vote, and stand themselves after a random pause.
+// It does no harm if the leader lives: the others refuse their votes while they hear from it.
+func (c *Chain) leaderGone() error {
+	if c.attempts == 0 {
+		c.stand.Reset(rand.N(2 * standPause))
+	}
+	c.attempts = max(c.attempts, standAttempts)
+	return c.node.ForgetLeader()
+}
+
+func (c *Chain) standForElection() error {
+	if c.attempts == 0 || c.node.Leader() != 0 {
+		c.attempts = 0
+		return nil
+	}
+	c.attempts--
+	c.stand.Reset(standPause + rand.N(standPause))
+	return c.node.Campaign()
 }
 
 // removed says whether this node is to stop taking part. A member that the config removes stays until raft has removed it
@@ -644,7 +668,7 @@ func (c *Chain) retire() error {
 		case m := <-c.messages:
 			err = c.stepAll(m)
 		case <-c.reports:
-			c.report()
+			err = c.report()
 		case <-ticker.C:
 			c.node.Tick()
 		case <-deadline:

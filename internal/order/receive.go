@@ -86,7 +86,7 @@ func (r *receiver) note(id uint64, f func(*sendReport)) {
 }
 
 // report tells raft what became of its messages.
-func (c *Chain) report() {
+func (c *Chain) report() error {
 	c.mu.Lock()
 	sent := c.sent
 	c.sent = map[uint64]sendReport{}
@@ -95,8 +95,15 @@ func (c *Chain) report() {
 		if s.snapshotSent || s.snapshotLost {
 			c.node.SnapshotSent(id, s.snapshotSent)
 		}
-		if s.unreachable {
-			c.node.Unreachable(id)
+		if !s.unreachable {
+			continue
+		}
+		c.node.Unreachable(id)
+		if id == c.node.Leader() && id != c.self {
+			if err := c.leaderGone(); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }

@@ -133,7 +133,10 @@ func (r *remote) sendMessages(ctx context.Context) {
 		if err == nil && stream == nil {
 			why := make(chan error, 1)
 			ended = why
-			stream, cancel, err = r.open(ctx, func(*ordererpb.StepResponse) {}, func(err error) { why <- err })
+			stream, cancel, err = r.open(ctx, func(*ordererpb.StepResponse) {}, func(err error) {
+				why <- err
+				r.channel.receiver.Unreachable(r.member.ID) // at once, also when there is nothing to send
+			})
 		}
 		if err == nil {
 			err = stream.Send(&ordererpb.StepRequest{Payload: &ordererpb.StepRequest_ConsensusRequest{

@@ -245,6 +245,15 @@ func (n *Node) Campaign() error {
 	return nil
 }
 
+// ForgetLeader makes this member, if it follows, free to vote before its election timeout: it has reason to believe that
+// the leader is gone. A leader that is not makes itself known again with its next message.
+func (n *Node) ForgetLeader() error {
+	if err := n.raw.ForgetLeader(); err != nil {
+		return fmt.Errorf("forget the leader: %w", err)
+	}
+	return nil
+}
+
 // TransferLead asks the member that has most of the log, of those that were heard from lately, to take the lead at once.
 // It returns 0 when there is none. Until the lead has moved, or an election timeout has passed, proposals are dropped.
 func (n *Node) TransferLead() uint64 {
