@@ -2,12 +2,17 @@ package discovery_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hansa-ledger/hansa/internal/discovery"
@@ -196,6 +201,16 @@ func TestRefusedRequests(t *testing.T) {
 		"client didn't send a TLS certificate":             {Payload: marshal(t, &discoverypb.Request{Authentication: &discoverypb.AuthInfo{ClientIdentity: []byte("x")}})},
 	} {
 		if _, err := service.Discover(t.Context(), r); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	// Under mutual TLS a request belongs to the connection whose certificate it names.
+	cert := a.signer.Certificate()
+	ctx := grpcpeer.NewContext(t.Context(), &grpcpeer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}}})
+	sum := sha256.Sum256(cert.Raw)
+	for want, hash := range map[string][]byte{"<nil>": sum[:], "client claimed TLS hash doesn't match computed TLS hash from gRPC stream": {1, 2, 3}} {
+		r := &discoverypb.SignedRequest{Payload: marshal(t, &discoverypb.Request{Authentication: &discoverypb.AuthInfo{ClientIdentity: []byte("x"), ClientTlsCertHash: hash}})}
+		if _, err := service.Discover(ctx, r); fmt.Sprint(err) != want {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
