@@ -15,8 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
 	"github.com/hansa-ledger/hansa/client"
 	"github.com/hansa-ledger/hansa/e2e/network"
+	"github.com/hansa-ledger/hansa/internal/envelope"
+	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
+	"github.com/hansa-ledger/hansa/internal/wire/ordererpb"
+	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
 
 func TestMain(m *testing.M) { network.Main(m) }
@@ -190,6 +197,16 @@ func TestPrivateData(t *testing.T) {
 	b.signal(0, syscall.SIGCONT)
 	b.reads(1, "deals", "parcel", "better late")
 
+	// Readers of the blocks get the private data that they may have.
+	b.must(b.submit(0, "to be delivered", "Put", "deals", "news"))
+	b.reads(1, "deals", "news", "to be delivered")
+	if got := b.delivered(1, 1); !strings.Contains(got, "to be delivered") {
+		t.Errorf("a member of the collection is delivered %q", got)
+	}
+	if got := b.delivered(1, 2); got != "" {
+		t.Errorf("who does not belong to the collection is delivered %q", got)
+	}
+
 	// What is purged is on no disk any more, soon.
 	b.must(b.submit(0, "a secret to forget", "Put", "deals", "secret"))
 	b.reads(1, "deals", "secret", "a secret to forget")
@@ -216,6 +233,42 @@ func TestPrivateData(t *testing.T) {
 	b.reads(0, "deals", "letter", "while you were away")
 	b.reads(1, "deals", "parcel", "better late")
 	b.reads(1, "deals", "secret", "")
+}
+
+// delivered is the private data of the newest block as a peer delivers it to a user of a member.
+func (b *bed) delivered(peer, user int) (private string) {
+	b.t.Helper()
+	plan := b.Plan()
+	at, reader := plan.Members[peer], plan.Members[user]
+	id, err := client.LoadIdentity(reader.MSPID, plan.UserMSP(reader, "User1"))
+	b.must(err)
+	roots, err := credentials.NewClientTLSFromFile(plan.TLSRoots(at), "")
+	b.must(err)
+	conn, err := grpc.NewClient(at.Peers[0].Address(), grpc.WithTransportCredentials(roots))
+	b.must(err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 10*time.Second)
+	defer cancel()
+	stream, err := peerpb.NewDeliverClient(conn).DeliverWithPrivateData(ctx)
+	b.must(err)
+	newest := &ordererpb.SeekPosition{Type: &ordererpb.SeekPosition_Newest{Newest: &ordererpb.SeekNewest{}}}
+	request, err := envelope.New(id, commonpb.HeaderType_DELIVER_SEEK_INFO, plan.Channel, &ordererpb.SeekInfo{Start: newest, Stop: newest}, nil)
+	b.must(err)
+	b.must(stream.Send(request))
+	response, err := stream.Recv()
+	b.must(err)
+	block := response.GetBlockAndPrivateData()
+	if block.GetBlock().GetHeader() == nil {
+		b.t.Fatalf("delivered %v", response)
+	}
+	for _, set := range block.PrivateDataMap {
+		for _, ns := range set.NsPvtRwset {
+			for _, c := range ns.CollectionPvtRwset {
+				private += string(c.Rwset)
+			}
+		}
+	}
+	return private
 }
 
 // onDisk is an error if any file of the network holds the text.
