@@ -73,7 +73,7 @@ func Parse(text string) (*Query, error) {
 	if len(text) > MaxQuery {
 		return nil, refuse("invalid_ejson", "the query has %d bytes, more than the %d that are accepted", len(text), MaxQuery)
 	}
-	root, err := parseJSON([]byte(text), maxQueryDepth)
+	root, err := parseJSON(text, maxQueryDepth)
 	if err != nil {
 		return nil, err // as Fabric, which parses the query before it asks CouchDB
 	}
@@ -83,7 +83,7 @@ func Parse(text string) (*Query, error) {
 	q := &Query{}
 	seen := false
 	for _, m := range root.sorted() {
-		switch v := m.value; m.name {
+		switch v := &m.value; m.name {
 		case "selector":
 			seen = true
 			if v.kind != kindObject {
@@ -127,7 +127,7 @@ func Parse(text string) (*Query, error) {
 
 func natural(v *value) (int64, error) {
 	if v.kind == kindNumber {
-		if n, err := strconv.ParseInt(string(v.raw), 10, 64); err == nil && n >= 0 {
+		if n, err := strconv.ParseInt(v.raw, 10, 64); err == nil && n >= 0 {
 			return n, nil
 		}
 	}
@@ -138,7 +138,7 @@ func parseSort(v *value) (fields []string, descending bool, err error) {
 	if v.kind != kindArray {
 		return nil, false, refuse("invalid_sort_json", "Sort must be an array of sort specs, not: %s", v.text())
 	}
-	for i, item := range v.items {
+	for i, item := range v.items() {
 		name, down := "", false
 		switch {
 		case item.kind == kindString:
@@ -174,7 +174,7 @@ func (q *Query) parseFields(v *value) error {
 		return fmt.Errorf("fields definition must be an array") // Fabric's own check
 	}
 	q.project = true
-	for _, item := range v.items {
+	for _, item := range v.items() {
 		if item.kind != kindString {
 			return refuse("invalid_field", "Invalid JSON for field spec: %s", item.text())
 		}
@@ -208,7 +208,7 @@ func parseUseIndex(v *value) ([]string, error) {
 	case kindString:
 		names = strings.Split(strings.TrimPrefix(v.string(), "_design/"), "/")
 	case kindArray:
-		for _, item := range v.items {
+		for _, item := range v.items() {
 			if item.kind != kindString {
 				return nil, bad
 			}

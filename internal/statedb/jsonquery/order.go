@@ -139,14 +139,14 @@ func (c *collation) appendKey(b []byte, v *value) []byte {
 		return c.appendString(b, v.string())
 	case kindArray:
 		b = append(b, byte(v.kind))
-		for i := range v.items {
-			b = c.appendKey(b, &v.items[i])
+		for i := range v.items() {
+			b = c.appendKey(b, &v.items()[i])
 		}
 		return append(b, 0)
 	case kindObject:
 		b = append(b, byte(v.kind))
-		for _, m := range v.sorted() {
-			b = c.appendKey(c.appendString(b, m.name), m.value)
+		for i, members := 0, v.sorted(); i < len(members); i++ {
+			b = c.appendKey(c.appendString(b, members[i].name), &members[i].value)
 		}
 		return append(b, 0)
 	}
@@ -157,34 +157,31 @@ func (c *collation) appendKey(b []byte, v *value) []byte {
 type decimal struct {
 	negative bool
 	exponent int
-	digits   []byte
+	digits   string
 }
 
 // underflow is far below the smallest number of 64-bit floating point: what is smaller is zero.
 const underflow = -400
 
-func parseDecimal(raw []byte) decimal {
+func parseDecimal(raw string) decimal {
 	d := decimal{}
 	if raw[0] == '-' {
 		d.negative, raw = true, raw[1:]
 	}
 	shift := 0
-	if i := bytes.IndexAny(raw, "eE"); i >= 0 {
-		n, err := strconv.Atoi(strings.TrimPrefix(string(raw[i+1:]), "+"))
+	if i := strings.IndexAny(raw, "eE"); i >= 0 {
+		n, err := strconv.Atoi(strings.TrimPrefix(raw[i+1:], "+"))
 		if err != nil { // more digits than an int has: zero, or else the value had been refused
 			return decimal{}
 		}
 		shift, raw = n, raw[:i]
 	}
-	whole, fraction, _ := bytes.Cut(raw, []byte{'.'})
-	digits := whole
-	if len(fraction) > 0 {
-		digits = append(bytes.Clone(whole), fraction...)
-	}
+	whole, fraction, _ := strings.Cut(raw, ".")
+	digits := whole + fraction
 	d.exponent = len(whole) + shift
-	trimmed := bytes.TrimLeft(digits, "0")
+	trimmed := strings.TrimLeft(digits, "0")
 	d.exponent -= len(digits) - len(trimmed)
-	d.digits = bytes.TrimRight(trimmed, "0")
+	d.digits = strings.TrimRight(trimmed, "0")
 	if len(d.digits) == 0 || d.exponent < underflow {
 		return decimal{}
 	}
@@ -196,7 +193,7 @@ func (d decimal) whole() bool {
 	return len(d.digits) <= d.exponent && d.exponent <= 21 || len(d.digits) == 0
 }
 
-func appendNumber(b, raw []byte) []byte {
+func appendNumber(b []byte, raw string) []byte {
 	d := parseDecimal(raw)
 	b = append(b, byte(kindNumber))
 	if len(d.digits) == 0 {
@@ -237,11 +234,12 @@ func same(a, b *value) bool {
 	case kindString:
 		return a.string() == b.string()
 	case kindArray:
-		if len(a.items) != len(b.items) {
+		x, y := a.items(), b.items()
+		if len(x) != len(y) {
 			return false
 		}
-		for i := range a.items {
-			if !same(&a.items[i], &b.items[i]) {
+		for i := range x {
+			if !same(&x[i], &y[i]) {
 				return false
 			}
 		}
@@ -251,7 +249,7 @@ func same(a, b *value) bool {
 			return false
 		}
 		for i := range x {
-			if x[i].name != y[i].name || !same(x[i].value, y[i].value) {
+			if x[i].name != y[i].name || !same(&x[i].value, &y[i].value) {
 				return false
 			}
 		}

@@ -35,14 +35,14 @@ func ParseIndex(raw []byte) (*Index, error) {
 	if len(raw) > MaxDefinition {
 		return nil, fmt.Errorf("index definition of %d bytes is larger than the %d that are accepted", len(raw), MaxDefinition)
 	}
-	root, err := parseJSON(raw, maxQueryDepth)
+	root, err := parseJSON(string(raw), maxQueryDepth)
 	if err != nil || root.kind != kindObject {
 		return nil, fmt.Errorf("index definition is not a JSON object")
 	}
 	x := &Index{}
 	var index *value
 	for _, m := range root.sorted() {
-		switch v := m.value; m.name {
+		switch v := &m.value; m.name {
 		case "index":
 			if index = v; v.kind != kindObject {
 				return nil, fmt.Errorf(`invalid entry, "index" must be a JSON`)
@@ -71,14 +71,14 @@ func ParseIndex(raw []byte) (*Index, error) {
 		return nil, err
 	}
 	// CouchDB makes up names as well, others.
-	sum := sha1.Sum(root.raw)
+	sum := sha1.Sum([]byte(root.raw))
 	x.Design, x.Name = cmp.Or(x.Design, hex.EncodeToString(sum[:])), cmp.Or(x.Name, hex.EncodeToString(sum[:]))
 	return x, nil
 }
 
 func (x *Index) parse(index *value) error {
 	for _, m := range index.sorted() {
-		switch v := m.value; m.name {
+		switch v := &m.value; m.name {
 		case "fields":
 			var err error
 			if x.Fields, _, err = parseSort(v); err != nil {
@@ -393,7 +393,7 @@ func (q *Query) Result(d *Document, raw []byte) ([]byte, error) {
 		if v == nil {
 			continue
 		}
-		decoder := json.NewDecoder(bytes.NewReader(v.raw))
+		decoder := json.NewDecoder(strings.NewReader(v.raw))
 		decoder.UseNumber()
 		var decoded any
 		if err := decoder.Decode(&decoded); err != nil {

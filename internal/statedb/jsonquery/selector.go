@@ -157,9 +157,9 @@ func badArg(name string, v *value) error {
 func (b *builder) member(m member, path string) (*condition, error) {
 	if !strings.HasPrefix(m.name, "$") {
 		if path != "" {
-			return b.build(m.value, path+"."+m.name)
+			return b.build(&m.value, path+"."+m.name)
 		}
-		return b.build(m.value, m.name)
+		return b.build(&m.value, m.name)
 	}
 	op, known := operatorOf(m.name)
 	if !known {
@@ -172,11 +172,11 @@ func (b *builder) member(m member, path string) (*condition, error) {
 	switch op {
 	case opAnd, opOr, opNor:
 		if m.value.kind != kindArray {
-			return nil, badArg(m.name, m.value)
+			return nil, badArg(m.name, &m.value)
 		}
 		c := &condition{op: op}
-		for i := range m.value.items {
-			sub, err := b.build(&m.value.items[i], path)
+		for i := range m.value.items() {
+			sub, err := b.build(&m.value.items()[i], path)
 			if err != nil {
 				return nil, err
 			}
@@ -185,21 +185,21 @@ func (b *builder) member(m member, path string) (*condition, error) {
 		return c, nil
 	case opNot:
 		if m.value.kind != kindObject {
-			return nil, badArg(m.name, m.value)
+			return nil, badArg(m.name, &m.value)
 		}
-		sub, err := b.build(m.value, path)
+		sub, err := b.build(&m.value, path)
 		return &condition{op: op, sub: sub}, err
 	case opElemMatch, opAllMatch, opKeyMapMatch:
 		if m.value.kind != kindObject {
-			return nil, badArg(m.name, m.value)
+			return nil, badArg(m.name, &m.value)
 		}
-		sub, err := b.build(m.value, "")
+		sub, err := b.build(&m.value, "")
 		if err != nil {
 			return nil, err
 		}
 		return at(path, condition{op: op, sub: sub})
 	}
-	return b.terminal(op, m.name, m.value, path)
+	return b.terminal(op, m.name, &m.value, path)
 }
 
 // at puts a condition on a field.
@@ -218,7 +218,7 @@ func integer(v *value) (*big.Int, bool) {
 	if v.kind != kindNumber || len(v.raw) > 1000 {
 		return nil, false
 	}
-	return new(big.Int).SetString(string(v.raw), 10)
+	return new(big.Int).SetString(v.raw, 10)
 }
 
 func (b *builder) terminal(op operator, name string, v *value, path string) (*condition, error) {
@@ -229,8 +229,8 @@ func (b *builder) terminal(op operator, name string, v *value, path string) (*co
 		c.keys = [][]byte{b.order.appendKey(nil, v)}
 	case opIn, opNin:
 		ok = v.kind == kindArray
-		for i := range v.items {
-			c.keys = append(c.keys, b.order.appendKey(nil, &v.items[i]))
+		for i := range v.items() {
+			c.keys = append(c.keys, b.order.appendKey(nil, &v.items()[i]))
 		}
 	case opAll:
 		ok = v.kind == kindArray
@@ -243,10 +243,10 @@ func (b *builder) terminal(op operator, name string, v *value, path string) (*co
 			c.text = v.string()
 		}
 	case opMod:
-		if ok = v.kind == kindArray && len(v.items) == 2; ok {
+		if ok = v.kind == kindArray && len(v.items()) == 2; ok {
 			var ok2 bool
-			c.mod[0], ok = integer(&v.items[0])
-			c.mod[1], ok2 = integer(&v.items[1])
+			c.mod[0], ok = integer(&v.items()[0])
+			c.mod[1], ok2 = integer(&v.items()[1])
 			ok = ok && ok2 && c.mod[0].Sign() != 0
 		}
 	case opSize:
@@ -344,23 +344,26 @@ type Document struct {
 	root *value
 }
 
-// ParseDocument parses a value; false if it is no JSON object and so cannot be queried. The document refers to the value's bytes.
+// MaxDocument is the size up to which a value is a document. CouchDB takes no larger ones.
+const MaxDocument = 8_000_000
+
+// ParseDocument parses a value; false if it is no JSON object, or too large, and so cannot be queried.
 func ParseDocument(key string, raw []byte) (*Document, bool) {
 	i := 0
 	for i < len(raw) && (raw[i] == ' ' || raw[i] == '\t' || raw[i] == '\n' || raw[i] == '\r') {
 		i++
 	}
-	if i == len(raw) || raw[i] != '{' {
+	if i == len(raw) || raw[i] != '{' || len(raw) > MaxDocument {
 		return nil, false
 	}
-	root, err := parseJSON(raw, maxDepth)
+	root, err := parseJSON(string(raw), maxDepth)
 	if err != nil {
 		return nil, false
 	}
 	return &Document{key, root}, true
 }
 
-func (d *Document) id() *value { return &value{kind: kindString, raw: []byte(d.key), literal: true} }
+func (d *Document) id() *value { return &value{kind: kindString, raw: d.key, literal: true} }
 
 // found is what a field of the document is.
 func (d *Document) found(path []string) (at *value, missing bool) {
@@ -440,8 +443,8 @@ func (m *Matcher) id(c *condition, v *value) bool {
 	case opGt:
 		return compare(c.arg) > 0
 	case opIn, opNin:
-		for i := range c.arg.items {
-			if compare(&c.arg.items[i]) == 0 {
+		for i := range c.arg.items() {
+			if compare(&c.arg.items()[i]) == 0 {
 				return c.op == opIn
 			}
 		}
@@ -515,7 +518,7 @@ func (m *Matcher) value(c *condition, v *value) bool {
 	case opMod:
 		return modIs(v, c.mod)
 	case opSize:
-		return v.kind == kindArray && int64(len(v.items)) == c.size
+		return v.kind == kindArray && int64(len(v.items())) == c.size
 	case opAll:
 		return all(v, c.arg)
 	case opElemMatch, opAllMatch, opKeyMapMatch:
@@ -538,8 +541,8 @@ func (m *Matcher) in(c *condition, v *value) bool {
 	if v.kind != kindArray {
 		return one(v)
 	}
-	for i := range v.items {
-		if one(&v.items[i]) {
+	for i := range v.items() {
+		if one(&v.items()[i]) {
 			return true
 		}
 	}
@@ -551,39 +554,39 @@ func (m *Matcher) items(c *condition, v *value) bool {
 	switch {
 	case c.op == opKeyMapMatch && v.kind == kindObject:
 		for _, member := range v.sorted() {
-			if m.value(c.sub, &value{kind: kindString, raw: []byte(member.name), literal: true}) {
+			if m.value(c.sub, &value{kind: kindString, raw: member.name, literal: true}) {
 				return true
 			}
 		}
 	case c.op == opElemMatch && v.kind == kindArray:
-		for i := range v.items {
-			if m.value(c.sub, &v.items[i]) {
+		for i := range v.items() {
+			if m.value(c.sub, &v.items()[i]) {
 				return true
 			}
 		}
 	case c.op == opAllMatch && v.kind == kindArray:
-		for i := range v.items {
-			if !m.value(c.sub, &v.items[i]) {
+		for i := range v.items() {
+			if !m.value(c.sub, &v.items()[i]) {
 				return false
 			}
 		}
-		return len(v.items) > 0
+		return len(v.items()) > 0
 	}
 	return false
 }
 
 // all tells whether an array has every item of another, or is the only item of it.
 func all(v, wanted *value) bool {
-	if v.kind != kindArray || len(wanted.items) == 0 {
+	if v.kind != kindArray || len(wanted.items()) == 0 {
 		return false
 	}
-	if len(wanted.items) == 1 && wanted.items[0].kind == kindArray && same(&wanted.items[0], v) {
+	if len(wanted.items()) == 1 && wanted.items()[0].kind == kindArray && same(&wanted.items()[0], v) {
 		return true
 	}
-	for i := range wanted.items {
+	for i := range wanted.items() {
 		has := false
-		for j := 0; j < len(v.items) && !has; j++ {
-			has = same(&wanted.items[i], &v.items[j])
+		for j := 0; j < len(v.items()) && !has; j++ {
+			has = same(&wanted.items()[i], &v.items()[j])
 		}
 		if !has {
 			return false
@@ -599,7 +602,7 @@ func modIs(v *value, mod [2]*big.Int) bool {
 	}
 	n, ok := int64(0), false
 	if len(v.raw) < 19 {
-		i, err := strconv.ParseInt(string(v.raw), 10, 64)
+		i, err := strconv.ParseInt(v.raw, 10, 64)
 		n, ok = i, err == nil
 	}
 	whole := big.NewInt(n)
@@ -608,7 +611,7 @@ func modIs(v *value, mod [2]*big.Int) bool {
 		if !d.whole() {
 			return false
 		}
-		digits := string(d.digits) + strings.Repeat("0", d.exponent-len(d.digits))
+		digits := d.digits + strings.Repeat("0", d.exponent-len(d.digits))
 		if digits == "" {
 			digits = "0"
 		}

@@ -1,7 +1,6 @@
 package jsonquery
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -40,61 +39,79 @@ func (k kind) String() string {
 	return "object"
 }
 
-// value is a JSON value whose parts refer to the text that it was parsed from.
+// value is a JSON value whose parts refer to the text that it was parsed from. It is kept small: an array may have millions.
 type value struct {
+	raw     string     // the text: of a string with its quotes
+	parts   *composite // of an array or object; nil if it is empty
 	kind    kind
-	raw     []byte // the text: of a string with its quotes
+	literal bool // a string without quotes and escapes: a document's key
+}
+
+type composite struct {
 	items   []value
 	members []member // as written
 	ordered bool     // members are sorted, without repetition
-	literal bool     // a string without escapes: a document's key
 }
 
 type member struct {
 	name  string
-	value *value
+	value value
+}
+
+func (v *value) items() []value {
+	if v.parts == nil {
+		return nil
+	}
+	return v.parts.items
 }
 
 // text is the value as it was written, shortened to fit a message.
 func (v *value) text() string {
 	if len(v.raw) > 200 {
-		return string(v.raw[:200]) + "..."
+		return v.raw[:200] + "..."
 	}
-	return string(v.raw)
+	return v.raw
 }
 
 // string is the text of a string.
 func (v *value) string() string {
 	if v.literal {
-		return string(v.raw)
+		return v.raw
 	}
 	s := v.raw[1 : len(v.raw)-1]
-	if bytes.IndexByte(s, '\\') < 0 && utf8.Valid(s) {
-		return string(s)
+	if strings.IndexByte(s, '\\') < 0 && utf8.ValidString(s) {
+		return s
 	}
 	return unescape(s)
 }
 
 // sorted gives the members of an object sorted by name; of repeated ones the last.
 func (v *value) sorted() []member {
-	if !v.ordered {
-		slices.SortStableFunc(v.members, func(a, b member) int { return strings.Compare(a.name, b.name) })
-		kept := v.members[:0]
-		for i, m := range v.members {
-			if i+1 == len(v.members) || v.members[i+1].name != m.name {
+	c := v.parts
+	if c == nil {
+		return nil
+	}
+	if !c.ordered {
+		slices.SortStableFunc(c.members, func(a, b member) int { return strings.Compare(a.name, b.name) })
+		kept := c.members[:0]
+		for i, m := range c.members {
+			if i+1 == len(c.members) || c.members[i+1].name != m.name {
 				kept = append(kept, m)
 			}
 		}
-		v.members, v.ordered = kept, true
+		c.members, c.ordered = kept, true
 	}
-	return v.members
+	return c.members
 }
 
 // get gives a member of an object, nil if it has none of the name.
 func (v *value) get(name string) *value {
-	for i := len(v.members) - 1; i >= 0; i-- {
-		if v.members[i].name == name {
-			return v.members[i].value
+	if v.parts == nil {
+		return nil
+	}
+	for i := len(v.parts.members) - 1; i >= 0; i-- {
+		if m := &v.parts.members[i]; m.name == name {
+			return &m.value
 		}
 	}
 	return nil
@@ -110,10 +127,10 @@ func (v *value) found(path []string) (at *value, missing bool) {
 			}
 		case kindArray:
 			i, err := strconv.Atoi(name)
-			if err != nil || i < 0 || i >= len(v.items) {
+			if err != nil || i < 0 || i >= len(v.items()) {
 				return nil, false
 			}
-			v = &v.items[i]
+			v = &v.items()[i]
 		default:
 			return nil, false
 		}
@@ -133,7 +150,7 @@ func (v *value) typeName() string {
 const maxDepth = 10_000
 
 type parser struct {
-	text  []byte
+	text  string
 	at    int
 	depth int
 	limit int
@@ -141,8 +158,8 @@ type parser struct {
 
 var errTooDeep = errors.New("json: exceeded max depth")
 
-// parseJSON parses a whole text. The value refers to it.
-func parseJSON(text []byte, limit int) (*value, error) {
+// parseJSON parses a whole text.
+func parseJSON(text string, limit int) (*value, error) {
 	p := &parser{text: text, limit: limit}
 	v := &value{}
 	p.space()
@@ -236,6 +253,8 @@ func (p *parser) object(v *value) error {
 		p.depth--
 		return nil
 	}
+	c := &composite{members: make([]member, 0, 8)}
+	v.parts = c
 	for {
 		if p.at >= len(p.text) || p.text[p.at] != '"' {
 			return p.unexpected()
@@ -251,11 +270,10 @@ func (p *parser) object(v *value) error {
 		}
 		p.at++
 		p.space()
-		m := member{name: name.string(), value: &value{}}
-		if err := p.value(m.value); err != nil {
+		c.members = append(c.members, member{name: name.string()})
+		if err := p.value(&c.members[len(c.members)-1].value); err != nil {
 			return err
 		}
-		v.members = append(v.members, m)
 		if done, err := p.next('}'); done || err != nil {
 			return err
 		}
@@ -272,9 +290,11 @@ func (p *parser) array(v *value) error {
 		p.depth--
 		return nil
 	}
+	c := &composite{}
+	v.parts = c
 	for {
-		v.items = append(v.items, value{})
-		if err := p.value(&v.items[len(v.items)-1]); err != nil {
+		c.items = append(c.items, value{})
+		if err := p.value(&c.items[len(c.items)-1]); err != nil {
 			return err
 		}
 		if done, err := p.next(']'); done || err != nil {
@@ -370,7 +390,7 @@ func (p *parser) number() error {
 	}
 	if exponent || p.at-start > 300 {
 		// Fabric, which decodes numbers as 64-bit floating point, takes a value with a larger one for no JSON.
-		if _, err := strconv.ParseFloat(string(p.text[start:p.at]), 64); err != nil {
+		if _, err := strconv.ParseFloat(p.text[start:p.at], 64); err != nil {
 			return fmt.Errorf("json: number %.40s is out of range", p.text[start:p.at])
 		}
 	}
@@ -390,7 +410,7 @@ func hexDigit(c byte) rune {
 }
 
 // unescape decodes the inside of a string that was parsed. What is no text becomes U+FFFD, as encoding/json has it.
-func unescape(s []byte) string {
+func unescape(s string) string {
 	b := make([]byte, 0, len(s))
 	code := func(i int) rune {
 		if i+6 > len(s) || s[i] != '\\' || s[i+1] != 'u' {
@@ -423,7 +443,7 @@ func unescape(s []byte) string {
 			b = append(b, c)
 			i++
 		default:
-			r, n := utf8.DecodeRune(s[i:])
+			r, n := utf8.DecodeRuneInString(s[i:])
 			b = utf8.AppendRune(b, r)
 			i += n
 		}
