@@ -47,6 +47,15 @@ func (m *membership) collection(namespace, collection string, block uint64) (*pe
 	if config, ok := m.known[at]; ok {
 		return config, nil
 	}
+	if l := m.channel.Ledger(); block < l.Height() {
+		// By the history of collections, which a snapshot brings along, unlike that of the definitions.
+		config, err := l.CollectionBefore(block, namespace, collection)
+		if err != nil {
+			return nil, fmt.Errorf("collection %s of %s: %w", collection, namespace, err)
+		}
+		m.known[at] = config
+		return config, nil
+	}
 	var failed error // of the state; a definition that cannot be decoded is none
 	definition, err := lifecycle.Read(namespace, func(ns, key string) ([]byte, error) {
 		value, err := m.channel.Ledger().ValueBefore(block, ns, key)

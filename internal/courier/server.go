@@ -17,6 +17,7 @@ import (
 
 	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/identity"
+	"github.com/hansa-ledger/hansa/internal/ledger"
 	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/privatedb"
 	"github.com/hansa-ledger/hansa/internal/rwset"
@@ -272,7 +273,7 @@ func (h *holdings) find(w *privatedatapb.Wanted) ([]byte, error) {
 	txs, ok := h.blocks[w.Block]
 	if !ok {
 		sets, err := h.channel.Ledger().LivePrivateData(w.Block)
-		if err != nil {
+		if err != nil && !errors.Is(err, ledger.ErrNotFound) { // a block from before the snapshot that the ledger began with
 			return nil, err
 		}
 		txs = make(map[uint64]*rwsetpb.TxPvtReadWriteSet, len(sets))

@@ -124,6 +124,28 @@ type CollectionsAt struct {
 	Config *peerpb.CollectionConfigPackage
 }
 
+// CollectionBefore gives a collection as it was defined before a block, nil if it was not.
+func (l *Ledger) CollectionBefore(block uint64, contract, collection string) (*peerpb.StaticCollectionConfig, error) {
+	s := l.NewSnapshot()
+	defer s.Close()
+	history, err := s.CollectionHistory(contract)
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range history {
+		if at.Block >= block {
+			continue
+		}
+		for _, c := range at.Config.Config {
+			if static := c.GetStaticCollectionConfig(); static != nil && static.Name == collection {
+				return static, nil
+			}
+		}
+		return nil, nil
+	}
+	return nil, nil
+}
+
 // CollectionHistory gives the collections that a contract had, the newest first.
 func (s *Snapshot) CollectionHistory(contract string) ([]CollectionsAt, error) {
 	prefix := append([]byte{prefixCollections}, collectionsKey(contract, 0)...)

@@ -203,6 +203,15 @@ func TestCollectionHistory(t *testing.T) {
 	if none, err := s.CollectionHistory("pv"); len(none) > 0 || err != nil {
 		t.Error(none, err)
 	}
+	for _, c := range []struct {
+		block uint64
+		name  string
+		want  bool
+	}{{52, "collAB", false}, {53, "collAB", true}, {66, "collNew", false}, {67, "collNew", true}, {67, "none", false}} {
+		if config, err := l.CollectionBefore(c.block, "pvt", c.name); (config != nil) != c.want || err != nil {
+			t.Errorf("%s before %d: %v, %v", c.name, c.block, config, err)
+		}
+	}
 }
 
 func TestUnfetchedPrivateData(t *testing.T) {
