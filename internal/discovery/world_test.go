@@ -50,7 +50,6 @@ type world struct {
 
 	mu    sync.Mutex
 	clock time.Time
-	peers []*peer
 }
 
 func newWorld(t testing.TB) *world {
