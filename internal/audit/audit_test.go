@@ -156,6 +156,21 @@ func TestVerifyFindsOtherVerdict(t *testing.T) {
 	}
 }
 
+func TestOrderersLedger(t *testing.T) {
+	dir := t.TempDir()
+	for _, folder := range []string{"blocks", "raft-1"} {
+		if err := os.Mkdir(filepath.Join(dir, folder), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := audit.Verify(context.Background(), dir, new(bytes.Buffer), audit.Options{}); err == nil || !strings.Contains(err.Error(), "orderer's") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "derived")); err == nil {
+		t.Error("the orderer's folder has got a peer's files")
+	}
+}
+
 func TestNoLedger(t *testing.T) {
 	for _, check := range []func(context.Context, string, *bytes.Buffer) error{
 		func(ctx context.Context, dir string, out *bytes.Buffer) error {

@@ -89,6 +89,10 @@ func openLedger(dir string) (*stored, error) {
 	if info, err := os.Stat(filepath.Join(dir, "blocks")); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("%s holds no ledger: name the folder of one channel's ledger, which has a folder \"blocks\" in it", dir)
 	}
+	// Opening it as a peer's would put a peer's files into it.
+	if raft, err := filepath.Glob(filepath.Join(dir, "raft-*")); err == nil && len(raft) > 0 {
+		return nil, fmt.Errorf("%s is an orderer's, whose blocks have no verdicts yet: name the folder of a peer's channel", dir)
+	}
 	l, err := ledger.Open(ledger.Config{Dir: dir})
 	if err != nil {
 		return nil, err
