@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +88,7 @@ func TestKillOneProcess(t *testing.T) {
 		load.pause(func() { check(t, n, load) })
 	}
 	load.stop()
+	verify(t, n)
 }
 
 var victims = []string{"orderer0", "peer0.org1", "peer0.org2", "contract-asset-1"}
@@ -108,6 +110,25 @@ func TestKillAll(t *testing.T) {
 		load.pause(func() { check(t, n, load) })
 	}
 	load.stop()
+	verify(t, n)
+}
+
+// verify stops the network and has every peer's ledger checked by the verifier that ships with Hansa.
+func verify(t *testing.T, n *network.Network) {
+	t.Helper()
+	plan := n.Plan()
+	n.Down()
+	for _, m := range plan.Members {
+		for _, p := range m.Peers {
+			dir := filepath.Join(n.Dir, "nodes", p.Name+"."+m.Name, "data", "channels", plan.Channel)
+			stdout, stderr, err := n.Run("ledger", "verify", dir)
+			if err != nil {
+				t.Errorf("verify the ledger of %s: %v\n%s", m.Name, err, stderr)
+				continue
+			}
+			t.Logf("%s: %s", m.Name, strings.TrimSpace(stdout))
+		}
+	}
 }
 
 // `hansa up` is killed alone: its nodes go on serving, and the next one takes the network over.
