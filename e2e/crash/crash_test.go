@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -57,21 +58,26 @@ func rounds(few, many int) int {
 // Any one process is killed at a random moment; the supervisor starts it again.
 func TestKillOneProcess(t *testing.T) {
 	n := network.Start(t)
+	// Each kind once, then whatever comes.
+	killOneByOne(t, n, rounds(5, 100), "orderer0", "peer0.org1", "peer0.org2", "contract-asset-1")
+}
+
+// Of three orderers one is killed, often the leader.
+func TestKillOneOfThreeOrderers(t *testing.T) {
+	n := network.Start(t, "--orderers", "3")
+	killOneByOne(t, n, rounds(3, 60), "orderer0", "orderer1", "orderer2")
+}
+
+// killOneByOne kills the named processes first, and then any.
+func killOneByOne(t *testing.T, n *network.Network, rounds int, first ...string) {
 	n.Deploy("asset", "asset")
 	r := random(t)
 	load := start(t, n)
-	for round := range rounds(5, 100) {
-		// Each kind once, then whatever comes.
-		names := slices.Sorted(func(yield func(string) bool) {
-			for name := range n.Status() {
-				if !yield(name) {
-					return
-				}
-			}
-		})
+	names := slices.Sorted(maps.Keys(n.Status()))
+	for round := range rounds {
 		name := names[r.IntN(len(names))]
-		if round < len(victims) {
-			name = victims[round]
+		if round < len(first) {
+			name = first[round]
 		}
 		load.await(20)
 		time.Sleep(time.Duration(r.IntN(200)) * time.Millisecond)
@@ -90,8 +96,6 @@ func TestKillOneProcess(t *testing.T) {
 	load.stop()
 	verify(t, n)
 }
-
-var victims = []string{"orderer0", "peer0.org1", "peer0.org2", "contract-asset-1"}
 
 // Every process is killed at once, as in a power cut; then the network starts again.
 func TestKillAll(t *testing.T) {
