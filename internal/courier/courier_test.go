@@ -292,6 +292,42 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+// TestLetIn gets the data that was written to a collection before the member came to belong to it.
+func TestLetIn(t *testing.T) {
+	w := newWorld(t, goldenHeight(t), "Beta-", "Alpha")
+	beta := w.peers[0]
+	beta.ledger.Close()
+	l := must(ledger.Open(ledger.Config{Dir: "ledger", ChannelID: channelID, FS: vfs.NewMem()}))(t)
+	beta.ledger = l
+	for n := range goldenHeight(t) {
+		c := &ledger.Commit{Block: goldenBlock(t, n), Missing: missingOf(goldenBlock(t, n), privateOf(t, "Alpha", n))}
+		for i := range c.Missing {
+			c.Missing[i].Eligible = false // as if it were a stranger to all of them
+		}
+		if err := l.Commit(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if missing := must(l.MissingPrivateData(1))(t); len(missing) > 0 {
+		t.Fatal(missing)
+	}
+	taken := must(beta.ReconcileOnce(t.Context(), channelID))(t)
+	if left := must(l.MissingPrivateData(1))(t); taken < 5 || len(left) > 0 {
+		t.Errorf("took %d, still missing %v", taken, left)
+	}
+	state := privateState(t, l)
+	for _, key := range []string{`pvt/collAB/"pk2"`, `pvt/collAB/"pk6"`} {
+		if state[key] == "" || state[key] != privateState(t, w.peers[1].ledger)[key] {
+			t.Errorf("%s: %s", key, state[key])
+		}
+	}
+	for key := range state {
+		if strings.Contains(key, "_implicit_org_Alpha") {
+			t.Errorf("has %s", key)
+		}
+	}
+}
+
 // TestReconcileInTheBackground goes on until the data is there.
 func TestReconcileInTheBackground(t *testing.T) {
 	w := newWorld(t, firstPrivate+1, "Beta-", "Beta")

@@ -50,6 +50,9 @@ func (c *Courier) ReconcileOnce(ctx context.Context, channelID string) (taken in
 	if !ok {
 		return 0, nil
 	}
+	if err := c.adopt(ch); err != nil {
+		return 0, err
+	}
 	for below := uint64(math.MaxUint64); ctx.Err() == nil; {
 		missing, err := ch.Ledger().MissingPrivateDataBelow(below, page)
 		if err != nil || len(missing) == 0 {
@@ -69,6 +72,29 @@ func (c *Courier) ReconcileOnce(ctx context.Context, channelID string) (taken in
 		}
 	}
 	return taken, nil
+}
+
+// adopt looks for collections that this peer was let into after data had been written to them, which it then misses.
+func (c *Courier) adopt(ch Channel) error {
+	foreign, err := ch.Ledger().ForeignCollections()
+	if err != nil || len(foreign) == 0 {
+		return err
+	}
+	m := newMembership(ch)
+	self, err := m.bundle.MSPs().Deserialize(c.config.Signer.Serialize())
+	if err != nil {
+		return nil // this peer's member is not on the channel, or not any more
+	}
+	for _, at := range foreign {
+		belongs, err := m.belongs(self, at.Namespace, at.Collection, now)
+		if err == nil && belongs {
+			err = ch.Ledger().Adopt(at)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *Courier) reconcile(ctx context.Context, channelID string, ch Channel, missing []ledger.Missing) (int, error) {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -382,6 +383,40 @@ func (l *Ledger) accept(at *past, item Late) (raw []byte, ok bool, err error) {
 		return nil, false, fmt.Errorf("encode private write set: %w", err)
 	}
 	return raw, true, nil
+}
+
+// ForeignCollections lists the collections of which private data was committed that this node does not have because its member did
+// not belong to them.
+func (l *Ledger) ForeignCollections() ([]rwset.Place, error) {
+	if err := l.enter(); err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	return privatedb.NewView(l.db).Foreign()
+}
+
+// adoptAtOnce bounds what Adopt moves in one batch.
+const adoptAtOnce = 1000
+
+// Adopt makes the private data of a collection missing that was not this node's business before, because its member belongs to
+// the collection now. What a crash loses of that is done by the next call.
+func (l *Ledger) Adopt(at rwset.Place) error {
+	if err := l.enter(); err != nil {
+		return err
+	}
+	defer l.leave()
+	for moved := adoptAtOnce; moved == adoptAtOnce; {
+		b := l.db.NewBatch()
+		var err error
+		moved, err = privatedb.NewView(l.db).Adopt(b, at, adoptAtOnce)
+		if err == nil {
+			err = b.Commit(pebble.NoSync)
+		}
+		if err = errors.Join(err, b.Close()); err != nil {
+			return fmt.Errorf("adopt private data: %w", err)
+		}
+	}
+	return nil
 }
 
 // HasPurges reports whether anything was ever purged here, so that ErasePurged may have work.

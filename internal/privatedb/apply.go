@@ -260,11 +260,14 @@ func (a *applying) write() error {
 		}
 	}
 	for _, m := range a.Block.Missing {
+		m.Block = a.number
+		key := missingKey(m)
 		if !m.Eligible {
-			continue
+			if key = foreignKey(m); key == nil {
+				continue
+			}
 		}
-		key := binary.BigEndian.AppendUint64(blockPrefix(prefixMissing, a.number), m.Tx)
-		if err := a.batch.Set(appendName(appendName(key, m.Namespace), m.Collection), nil, nil); err != nil {
+		if err := a.batch.Set(key, nil, nil); err != nil {
 			return fmt.Errorf("write private data: %w", err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -51,10 +52,46 @@ func (v *View) ApplyLate(b *pebble.Batch, block uint64, data Data, state rwset.S
 	return nil
 }
 
-// Settle takes a private write set off the list of what is missing.
-func Settle(b *pebble.Batch, m Missing) error {
+func missingKey(m Missing) []byte {
 	key := binary.BigEndian.AppendUint64(blockPrefix(prefixMissing, m.Block), m.Tx)
-	return b.Delete(appendName(appendName(key, m.Namespace), m.Collection), nil)
+	return appendName(appendName(key, m.Namespace), m.Collection)
+}
+
+// Settle takes a private write set off the list of what is missing.
+func Settle(b *pebble.Batch, m Missing) error { return b.Delete(missingKey(m), nil) }
+
+// foreignKey is where private data of a collection that the member does not belong to is noted, for the day that it does; nil if
+// that cannot come, since the collection is another member's own.
+func foreignKey(m Missing) []byte {
+	if strings.HasPrefix(m.Collection, "_implicit_org_") {
+		return nil
+	}
+	key := inCollection(prefixForeign, m.Namespace, m.Collection, "")
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(key, m.Block), m.Tx)
+}
+
+// Foreign lists the collections of which private data was committed that the member does not have since it did not belong to them.
+func (v *View) Foreign() ([]rwset.Place, error) { return v.places(prefixForeign) }
+
+// Adopt puts the private data of a collection that the member belongs to now on the list of what is missing; at most limit write sets, so
+// it is to be called until moved is less.
+func (v *View) Adopt(b *pebble.Batch, at rwset.Place, limit int) (moved int, err error) {
+	prefix := inCollection(prefixForeign, at.Namespace, at.Collection, "")
+	it, err := v.reader.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
+	if err != nil {
+		return 0, fmt.Errorf("list private data of others: %w", err)
+	}
+	for ok := it.First(); ok && moved < limit && err == nil; ok = it.Next() {
+		key := bytes.Clone(it.Key())
+		if len(key) != len(prefix)+16 {
+			err = fmt.Errorf("list private data of others: bad key %x", key)
+			break
+		}
+		m := Missing{Block: binary.BigEndian.Uint64(key[len(prefix):]), Tx: binary.BigEndian.Uint64(key[len(prefix)+8:]), Namespace: at.Namespace, Collection: at.Collection}
+		err = errors.Join(b.Set(missingKey(m), nil, nil), b.Delete(key, nil))
+		moved++
+	}
+	return moved, errors.Join(err, it.Error(), it.Close())
 }
 
 // Purged reports whether a version of a key was purged.

@@ -37,12 +37,14 @@ import (
 //	e  expiring block  writing block  namespace  collection  hash     expiry schedule
 //	g  namespace  collection  hash of the key                         latest purge
 //	x  block  transaction  namespace  collection                      missing private data
+//	o  namespace  collection  block  transaction                      private data of collections of others
 const (
 	prefixValue   = 'p'
 	prefixKey     = 'k'
 	prefixExpiry  = 'e'
 	prefixPurge   = 'g'
 	prefixMissing = 'x'
+	prefixForeign = 'o'
 )
 
 func appendName(b []byte, name string) []byte {
@@ -181,8 +183,10 @@ func (i *Iterator) Next() (key string, value *rwset.VersionedValue, ok bool, err
 func (i *Iterator) Close() error { return i.it.Close() }
 
 // Places lists the collections with values, sorted by namespace and name.
-func (v *View) Places() ([]rwset.Place, error) {
-	it, err := v.reader.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixValue}, UpperBound: []byte{prefixValue + 1}})
+func (v *View) Places() ([]rwset.Place, error) { return v.places(prefixValue) }
+
+func (v *View) places(prefix byte) ([]rwset.Place, error) {
+	it, err := v.reader.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
 	if err != nil {
 		return nil, fmt.Errorf("list collections: %w", err)
 	}
@@ -195,7 +199,7 @@ func (v *View) Places() ([]rwset.Place, error) {
 			return nil, fmt.Errorf("list collections: bad key %x", it.Key())
 		}
 		places = append(places, rwset.Place{Namespace: ns, Collection: coll})
-		ok = it.SeekGE(prefixEnd(inCollection(prefixValue, ns, coll, "")))
+		ok = it.SeekGE(prefixEnd(inCollection(prefix, ns, coll, "")))
 	}
 	sort.Slice(places, func(i, j int) bool {
 		a, b := places[i], places[j]
