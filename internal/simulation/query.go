@@ -219,6 +219,7 @@ func (s *Simulator) openQuery(namespace, collection, query, bookmark string, lim
 	if err != nil {
 		return nil, err
 	}
+	it.StopWhen(s.closing.Load)
 	s.namespaces[namespace] = true
 	q := &Query{sim: s, it: it, limit: limit, namespace: namespace, read: collection == "", bookmark: it.Bookmark}
 	s.queries = append(s.queries, q)

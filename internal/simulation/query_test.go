@@ -40,8 +40,9 @@ func (d *documentRows) Next() (string, *rwset.VersionedValue, bool, error) {
 	return d.last, &rwset.VersionedValue{Value: []byte("{}"), Version: rwset.Version{Block: 9, Tx: uint64(len(d.last))}}, true, nil
 }
 
-func (d *documentRows) Bookmark() string { return d.last }
-func (d *documentRows) Close() error     { return nil }
+func (d *documentRows) Bookmark() string     { return d.last }
+func (d *documentRows) StopWhen(func() bool) {}
+func (d *documentRows) Close() error         { return nil }
 
 // TestQueryReads checks that what a JSON query gives becomes part of the read set as single reads, and what it does not give does not.
 func TestQueryReads(t *testing.T) {

@@ -35,6 +35,8 @@ type DocumentIterator interface {
 	StateIterator
 	// Bookmark is where the query goes on behind the last result; it can be asked for after Close.
 	Bookmark() string
+	// StopWhen makes Next fail, be it under way, when the function says so. The function may be called from any goroutine.
+	StopWhen(func() bool)
 }
 
 // StateIterator walks over keys of the state.

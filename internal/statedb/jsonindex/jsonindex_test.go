@@ -1,6 +1,7 @@
 package jsonindex_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -318,6 +319,25 @@ func TestCrash(t *testing.T) {
 	must(t, err)
 	if len(keys) != 30 || keys[0] != "k00042" || keys[29] != "k02942" {
 		t.Errorf("found %q", keys)
+	}
+}
+
+func TestStop(t *testing.T) {
+	s := open(t)
+	docs := map[string]string{}
+	for i := range 1000 {
+		docs[fmt.Sprint(i)] = `{"a":1}`
+	}
+	s.put(docs)
+	q, err := jsonquery.Parse(`{"selector":{"a":2}}`)
+	must(t, err)
+	r, err := jsonindex.Query(s.db, s.place, s.source(s.place), q, "")
+	must(t, err)
+	defer r.Close()
+	asked := 0
+	r.StopWhen(func() bool { asked++; return asked == 2 })
+	if _, _, _, err := r.Next(); !errors.Is(err, jsonindex.ErrStopped) || asked != 2 {
+		t.Errorf("asked %d times, %v", asked, err)
 	}
 }
 

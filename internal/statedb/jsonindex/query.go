@@ -3,6 +3,7 @@ package jsonindex
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -29,6 +30,8 @@ type Results struct {
 	skip    int64
 	last    string // the bookmark
 	ended   bool
+	stop    func() bool
+	looked  int // documents
 }
 
 // Query opens a query on the documents of a place. The reader is a snapshot, or the database. A bookmark overrides that of the query.
@@ -157,9 +160,21 @@ func maxKey(a, b []byte) []byte {
 	return a
 }
 
+// StopWhen makes Next fail while it looks for a result, soon after the function says so: to look may take long without an index.
+func (r *Results) StopWhen(stop func() bool) { r.stop = stop }
+
+// lookEvery is the number of documents between two questions whether to stop.
+const lookEvery = 256
+
+// ErrStopped is given by Next when it was stopped.
+var ErrStopped = errors.New("the query was stopped: the transaction is over; a query without an index that fits it reads all documents")
+
 // Next gives the next result: the key, and the value as it is stored or as the query's fields make it. ok is false at the end.
 func (r *Results) Next() (key string, v *rwset.VersionedValue, ok bool, err error) {
 	for r.it != nil && !r.ended && r.advance() {
+		if r.looked++; r.stop != nil && r.looked%lookEvery == 0 && r.stop() {
+			return "", nil, false, ErrStopped
+		}
 		key, v, ok, err = r.current()
 		if err != nil {
 			return "", nil, false, fmt.Errorf("query: %w", err)
