@@ -129,6 +129,36 @@ func TestDependenciesAreRecorded(t *testing.T) {
 	}
 }
 
+// Every metric that the code names is explained to those who watch it.
+func TestMetricsAreDocumented(t *testing.T) {
+	document, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metric := regexp.MustCompile(`Name:\s*"(hansa_[a-z_]*[a-z])"`)
+	count := 0
+	for _, name := range tracked(t) {
+		if !strings.HasPrefix(name, "internal/") || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		content, err := os.ReadFile(name)
+		if os.IsNotExist(err) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range metric.FindAllStringSubmatch(string(content), -1) {
+			count++
+			if !strings.Contains(string(document), "`"+match[1]+"`") {
+				t.Errorf("%s: docs/operations.md does not explain %s", name, match[1])
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("no metric was found")
+	}
+}
+
 func tracked(t *testing.T) []string {
 	t.Helper()
 	out, err := exec.Command("git", "ls-files", "-z").Output()
