@@ -1,6 +1,7 @@
 package contracthost
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -48,7 +49,7 @@ func (c *call) rangeQuery(m *peerpb.ChaincodeMessage) ([]byte, error) {
 	return c.openState(it, err, page, false)
 }
 
-func (c *call) richQuery(m *peerpb.ChaincodeMessage) ([]byte, error) {
+func (c *call) richQuery(ctx context.Context, m *peerpb.ChaincodeMessage) ([]byte, error) {
 	var r peerpb.GetQueryResult
 	if err := decode(m, &r); err != nil {
 		return nil, err
@@ -62,10 +63,19 @@ func (c *call) richQuery(m *peerpb.ChaincodeMessage) ([]byte, error) {
 	}
 	if r.Collection == "" && isPage(page) {
 		it, err := c.Backend.QueryPage(r.Query, page.Bookmark, page.PageSize)
+		stopWith(ctx, it)
 		return c.openState(it, err, page, true)
 	}
 	it, err := c.Backend.Query(r.Collection, r.Query)
+	stopWith(ctx, it)
 	return c.openState(it, err, page, false)
+}
+
+// stopWith has a query end with its call, if the query can: to find a result may take longer than a call may.
+func stopWith(ctx context.Context, it StateIterator) {
+	if q, ok := it.(interface{ StopWhen(func() bool) }); ok {
+		q.StopWhen(func() bool { return ctx.Err() != nil })
+	}
 }
 
 func (c *call) historyQuery(m *peerpb.ChaincodeMessage) ([]byte, error) {

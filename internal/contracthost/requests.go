@@ -145,7 +145,7 @@ func (c *call) request(ctx context.Context, m *peerpb.ChaincodeMessage) ([]byte,
 	case peerpb.ChaincodeMessage_GET_STATE_BY_RANGE:
 		return c.rangeQuery(m)
 	case peerpb.ChaincodeMessage_GET_QUERY_RESULT:
-		return c.richQuery(m)
+		return c.richQuery(ctx, m)
 	case peerpb.ChaincodeMessage_GET_HISTORY_FOR_KEY:
 		return c.historyQuery(m)
 	case peerpb.ChaincodeMessage_QUERY_STATE_NEXT:

@@ -100,6 +100,13 @@ func (q *Query) Next() (key string, value []byte, ok bool, err error) {
 	return key, v.Value, true, nil
 }
 
+// StopWhen makes Next fail, be it under way, when the function says so. It is for JSON queries, which may look for a result for long.
+func (q *Query) StopWhen(stop func() bool) {
+	if documents, ok := q.it.(DocumentIterator); ok {
+		documents.StopWhen(stop)
+	}
+}
+
 // Bookmark is where the page after this one starts; at the end it is empty, or for JSON queries where an empty page is. It
 // closes the query.
 func (q *Query) Bookmark() string {
@@ -219,7 +226,6 @@ func (s *Simulator) openQuery(namespace, collection, query, bookmark string, lim
 	if err != nil {
 		return nil, err
 	}
-	it.StopWhen(s.closing.Load)
 	s.namespaces[namespace] = true
 	q := &Query{sim: s, it: it, limit: limit, namespace: namespace, read: collection == "", bookmark: it.Bookmark}
 	s.queries = append(s.queries, q)

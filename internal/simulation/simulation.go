@@ -22,7 +22,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
@@ -61,8 +60,6 @@ type Config struct {
 // the simulation with it. It may be used from several goroutines, one operation at a time.
 type Simulator struct {
 	cfg Config
-
-	closing atomic.Bool // ends what takes long under mu
 
 	mu          sync.Mutex // held for the length of every operation
 	builder     *rwset.Builder
@@ -378,7 +375,6 @@ func (s *Simulator) touched() []Touched {
 
 // Close ends the simulation without results, or after them. The snapshot is the caller's to close.
 func (s *Simulator) Close() {
-	s.closing.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.end()
