@@ -162,13 +162,9 @@ func newDown() *cobra.Command {
 		GroupID: "network",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			control, err := provision.NewControl(dir)
-			if err != nil {
-				return err
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
-			err = control.Stop(ctx)
+			err := stopNetwork(ctx, dir)
 			if err != nil && !(purge && errors.Is(err, provision.ErrNotRunning)) {
 				return err
 			}
@@ -184,4 +180,29 @@ func newDown() *cobra.Command {
 	dataFlag(c, &dir)
 	c.Flags().BoolVar(&purge, "purge", false, "remove the network with all its data and keys")
 	return c
+}
+
+// stopNetwork stops a network's supervisor and with it the nodes, or the nodes
+// that run on without one.
+func stopNetwork(ctx context.Context, dir string) error {
+	control, err := provision.NewControl(dir)
+	if err != nil {
+		return err
+	}
+	notRunning := control.Stop(ctx)
+	if !errors.Is(notRunning, provision.ErrNotRunning) {
+		return notRunning
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	left, err := provision.StopLeft(dir, binary)
+	if err != nil && !errors.Is(err, provision.ErrNoNetwork) {
+		return err
+	}
+	if left > 0 {
+		return nil
+	}
+	return notRunning
 }

@@ -121,7 +121,9 @@ func TestKillAll(t *testing.T) {
 func verify(t *testing.T, n *network.Network) {
 	t.Helper()
 	plan := n.Plan()
-	n.Down()
+	if len(n.Processes()) > 0 {
+		n.Down()
+	}
 	for _, m := range plan.Members {
 		for _, p := range m.Peers {
 			dir := filepath.Join(n.Dir, "nodes", p.Name+"."+m.Name, "data", "channels", plan.Channel)
@@ -150,6 +152,12 @@ func TestKillSupervisor(t *testing.T) {
 		load.pause(func() { check(t, n, load) })
 	}
 	load.stop()
+	n.KillSupervisor()
+	n.Down() // it finds nodes without their supervisor too
+	if left := n.Processes(); len(left) > 0 {
+		t.Errorf("hansa down has left %v", left)
+	}
+	verify(t, n)
 }
 
 // takeOver kills `hansa up` alone, does what shall be possible without it, and starts another.

@@ -287,12 +287,19 @@ func (n *Network) rank(command string) int {
 func (n *Network) KillSupervisor() {
 	n.t.Helper()
 	for pid, command := range n.Processes() {
-		if n.rank(command) == 0 {
-			if p, err := os.FindProcess(pid); err == nil {
-				p.Kill()
-			}
-			return
+		if n.rank(command) > 0 {
+			continue
 		}
+		if p, err := os.FindProcess(pid); err == nil {
+			p.Kill()
+		}
+		n.Await("the supervisor's end", func() error {
+			if n.Processes()[pid] != "" {
+				return fmt.Errorf("process %d is still there", pid)
+			}
+			return nil
+		})
+		return
 	}
 	n.t.Fatal("there is no supervisor")
 }

@@ -28,8 +28,13 @@ import (
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
 
-// startTimeout bounds how long the nodes may take to serve.
-const startTimeout = time.Minute
+const (
+	// startTimeout bounds how long the nodes may take to serve.
+	startTimeout = time.Minute
+	// lockTimeout bounds how long a supervisor that has no socket any more, or none
+	// yet, is waited for.
+	lockTimeout = 2 * time.Second
+)
 
 // Up runs the network in dir until ctx ends or it is told to stop; a folder
 // without a network gets one as o says. ready is called once the network serves.
@@ -93,17 +98,42 @@ func Up(ctx context.Context, dir string, o Options, binary string, log *slog.Log
 	return nil
 }
 
-// lock keeps a second supervisor from the folder. The lock goes with the process.
+// StopLeft stops the nodes in dir that a killed supervisor left running, and
+// tells how many they were.
+func StopLeft(dir, binary string) (int, error) {
+	n, err := Load(dir)
+	if err != nil {
+		return 0, err
+	}
+	unlock, err := lock(n.dir)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	return process.StopStale(n.processes(binary)), nil
+}
+
+// lock keeps a second supervisor from the folder. The lock goes with the process:
+// one that is just ending, or was killed, holds it a moment longer than its socket.
 func lock(dir string) (unlock func(), err error) {
+	control, err := NewControl(dir)
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, ErrRunning(dir)
+	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(10 * time.Millisecond) {
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			return func() { f.Close() }, nil
+		}
+		_, err := control.Status(context.Background())
+		if err == nil || time.Now().After(deadline) {
+			f.Close()
+			return nil, ErrRunning(dir)
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // ErrRunning says that another supervisor has the network in dir.

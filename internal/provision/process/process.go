@@ -215,14 +215,15 @@ func stop(p *os.Process, exited <-chan error) {
 	}
 }
 
-// StopStale stops the processes of specs that a killed supervisor left running.
+// StopStale stops the processes of specs that a killed supervisor left running,
+// and tells how many they were.
 // Only the one who holds the network's lock may call it. They are known by their
 // command lines: a pid file can miss a process whose supervisor was killed
 // between starting it and writing the file.
-func StopStale(specs []Spec) {
+func StopStale(specs []Spec) int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return // not Linux: the check of the ports names what is left
+		return 0 // not Linux: the check of the ports names what is left
 	}
 	var stale []int
 	for _, e := range entries {
@@ -242,6 +243,7 @@ func StopStale(specs []Spec) {
 			time.Sleep(readyInterval)
 		}
 	}
+	return len(stale)
 }
 
 // runs says whether pid is a process of the command. A script's command line
@@ -408,14 +410,25 @@ func (s *Supervisor) Stop() {
 // ErrPortInUse says that another program listens where a node should.
 var ErrPortInUse = errors.New("port in use")
 
+// releaseTime is how long a port may stay taken by a process that was killed a
+// moment ago: the kernel closes its sockets after its command line has gone.
+const releaseTime = time.Second
+
 // CheckPorts names the first of the addresses that cannot be listened on.
 func CheckPorts(addresses ...string) error {
+	deadline := time.Now().Add(releaseTime)
 	for _, address := range addresses {
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			return fmt.Errorf("%w: %s (%v)", ErrPortInUse, address, err)
+		for {
+			listener, err := net.Listen("tcp", address)
+			if err == nil {
+				listener.Close()
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%w: %s (%v)", ErrPortInUse, address, err)
+			}
+			time.Sleep(readyInterval)
 		}
-		listener.Close()
 	}
 	return nil
 }
