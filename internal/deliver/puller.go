@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -60,6 +61,9 @@ type PullerConfig struct {
 	Endpoints func() []Endpoint `yaml:"-"`
 	// Next is the number of the block that is wanted, asked at every attempt.
 	Next func() uint64 `yaml:"-"`
+	// Known is a height that the chain has reached for sure, 0 if nothing is known: an orderer that has not is left at once.
+	// Nil is never.
+	Known func() uint64 `yaml:"-"`
 	// Sink takes the blocks, in order, one at a time. It verifies them: ErrBadBlock makes the puller turn to another
 	// orderer, any other error ends Run. While it is busy the orderer is held back.
 	Sink func(ctx context.Context, b *commonpb.Block) error `yaml:"-"`
@@ -73,6 +77,7 @@ var ErrBadBlock = errors.New("bad block")
 type Puller struct {
 	cfg     PullerConfig
 	tlsHash []byte
+	asked   int // by elsewhere; of Run's goroutine
 	mu      sync.Mutex
 	source  string
 	blocks  prometheus.Counter
@@ -187,6 +192,13 @@ func (p *Puller) dial(e Endpoint) (*grpc.ClientConn, error) {
 		conf := &tls.Config{RootCAs: roots, ServerName: e.ServerName, MinVersion: tls.VersionTLS12}
 		if p.cfg.Certificate != nil {
 			conf.Certificates = []tls.Certificate{*p.cfg.Certificate}
+			// An orderer that pulls finds its own address among the channel's, and has nothing to learn from itself.
+			conf.VerifyConnection = func(s tls.ConnectionState) error {
+				if bytes.Equal(s.PeerCertificates[0].Raw, p.cfg.Certificate.Certificate[0]) {
+					return errors.New("the address leads back to this node")
+				}
+				return nil
+			}
 		}
 		creds = credentials.NewTLS(conf)
 	}
@@ -228,6 +240,12 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 		cancel()
 		return fmt.Errorf("ask for blocks: %w", err)
 	}
+	if p.cfg.Known != nil && p.cfg.Known() > next {
+		if newest, err := p.newest(ctx, client); err != nil || newest+1 < p.cfg.Known() {
+			cancel()
+			return fmt.Errorf("the orderer is behind: it has no block %d (%v)", p.cfg.Known()-1, err)
+		}
+	}
 	p.setSource(e.Address)
 	p.cfg.Log.Info("pulling blocks", "channel", p.cfg.ChannelID, "orderer", e.Address, "from", next)
 
@@ -261,7 +279,7 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 	silence := p.cfg.Silence
 	timer := time.NewTimer(silence)
 	defer timer.Stop()
-	withheld := false // the orderer said that it has the block that it does not send
+	withheld := false // the orderer, or another one, said that it has the block that is not sent
 	for {
 		select {
 		case b, ok := <-blocks:
@@ -280,13 +298,13 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 			timer.Reset(silence)
 		case <-timer.C:
 			if withheld {
-				return fmt.Errorf("the orderer has block %d and does not send it", next)
+				return fmt.Errorf("there is a block %d and the orderer does not send it", next)
 			}
 			newest, err := p.newest(ctx, client)
 			if err != nil {
 				return fmt.Errorf("the orderer is silent and does not answer: %w", err)
 			}
-			if withheld = newest >= next; withheld {
+			if withheld = newest >= next || p.elsewhere(ctx, e, next); withheld {
 				timer.Reset(p.cfg.Silence)
 				continue
 			}
@@ -294,6 +312,27 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 			timer.Reset(silence)
 		}
 	}
+}
+
+// elsewhere asks one of the other orderers, in turn, whether it has a block: the one in use may be cut off from the rest, or
+// want to hide what there is.
+func (p *Puller) elsewhere(ctx context.Context, used Endpoint, number uint64) bool {
+	endpoints := p.cfg.Endpoints()
+	for range endpoints {
+		p.asked++
+		e := endpoints[p.asked%len(endpoints)]
+		if e.Address == used.Address {
+			continue
+		}
+		conn, err := p.dial(e)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		newest, err := p.newest(ctx, ordererpb.NewAtomicBroadcastClient(conn))
+		return err == nil && newest >= number
+	}
+	return false
 }
 
 // newest asks the orderer for the number of its newest block.

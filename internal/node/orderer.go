@@ -149,7 +149,7 @@ func admitConsenters(t *tls.Config, links *cluster.Cluster) {
 // pullBlocks lets an orderer fetch blocks from others as a peer does.
 func pullBlocks(signer envelope.Signer, cert tls.Certificate, log *slog.Logger) func(context.Context, order.Pull) error {
 	return func(ctx context.Context, p order.Pull) error {
-		return deliver.NewPuller(deliver.PullerConfig{ChannelID: p.ChannelID, Signer: signer, Certificate: &cert, Next: p.Next, Log: log,
+		return deliver.NewPuller(deliver.PullerConfig{ChannelID: p.ChannelID, Signer: signer, Certificate: &cert, Next: p.Next, Known: p.Known, Log: log,
 			Endpoints: func() (all []deliver.Endpoint) {
 				for _, e := range p.Endpoints() {
 					all = append(all, deliver.Endpoint{Address: e.Address, TLSRoots: e.TLSRoots})

@@ -65,6 +65,7 @@ type Chain struct {
 	bundle  atomic.Pointer[channel.Bundle]
 	lead    atomic.Uint64 // the leader's id, 0 while none is known or this node follows
 	role    atomic.Pointer[role]
+	known   atomic.Uint64 // the height that others have reached for sure, for the pull under way
 	errored chan struct{}
 	quit    chan struct{} // closed to stop run
 	ended   chan struct{} // closed when run has returned

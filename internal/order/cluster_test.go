@@ -101,7 +101,7 @@ orderers:
 // pullers adapts package deliver, as package node does.
 func (n *node) pull(ctx context.Context, p order.Pull) error {
 	cert := certificate(n.leaf)
-	return deliver.NewPuller(deliver.PullerConfig{ChannelID: p.ChannelID, Signer: n.signer, Certificate: &cert, Next: p.Next, Log: n.of.log,
+	return deliver.NewPuller(deliver.PullerConfig{ChannelID: p.ChannelID, Signer: n.signer, Certificate: &cert, Next: p.Next, Known: p.Known, Log: n.of.log,
 		Endpoints: func() (all []deliver.Endpoint) {
 			for _, e := range p.Endpoints() {
 				all = append(all, deliver.Endpoint{Address: e.Address, TLSRoots: e.TLSRoots})
@@ -535,7 +535,7 @@ func TestClusterMembers(t *testing.T) {
 	// The leader is removed; the others go on.
 	leader = o.leader(t)
 	other := o.nodes[(leader.number+1)%3]
-	o.change(t, other, remove(leader))
+	until(t, "the leader to hear from both others", func() bool { return o.tryChange(t, other, remove(leader)) == nil })
 	relation(leader, "follower")
 	l.more(t, 30)
 

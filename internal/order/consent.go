@@ -753,13 +753,12 @@ func (c *Chain) settle(h *commonpb.BlockHeader) {
 
 // reconnect follows a config that is in force now.
 func (c *Chain) reconnect() error {
-	_, self, err := membership(c.Bundle(), c.cfg.Certificate)
+	meta, self, err := membership(c.Bundle(), c.cfg.Certificate)
 	if err != nil && !errors.Is(err, errNotConsenter) {
 		return err
 	}
 	if err != nil {
-		meta, err := c.Bundle().RaftMetadata()
-		if err != nil {
+		if meta, err = c.Bundle().RaftMetadata(); err != nil {
 			return err
 		}
 		// A single consenter goes on until it is restarted with its new certificate: nobody else could.
@@ -813,6 +812,7 @@ func (c *Chain) catchUp() error {
 			return errors.New("this node is behind the leader's log and cannot fetch blocks from other orderers")
 		}
 		c.startPull()
+		c.known.Store(c.snapshotAt + 1)
 		return nil
 	}
 	if err := c.store.Sync(); err != nil {

@@ -24,6 +24,7 @@ type Pull struct {
 	ChannelID string
 	Endpoints func() []Endpoint
 	Next      func() uint64
+	Known     func() uint64 // the height that others have reached for sure, 0 if nothing is known
 	// Sink takes the blocks in their order. It returns ErrBadBlock (wrapped) for one that must not be trusted, nor the
 	// orderer that sent it.
 	Sink func(context.Context, *commonpb.Block) error
@@ -62,6 +63,10 @@ func (c *Chain) startPull() {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.pull = &pull{cancel, make(chan struct{})}
 	ended := c.pull.ended
+	c.known.Store(0)
+	if c.join != nil {
+		c.known.Store(c.join.Header.Number + 1)
+	}
 	from := c.Bundle // where the orderers are: what an operator joined by is newer than what is here
 	if c.join != nil {
 		bundle := c.Bundle()
@@ -69,7 +74,7 @@ func (c *Chain) startPull() {
 	}
 	go func() {
 		defer close(ended)
-		err := c.cfg.Pull(ctx, Pull{ChannelID: c.id, Endpoints: func() []Endpoint { return c.endpoints(from()) }, Next: c.Height, Sink: c.sink})
+		err := c.cfg.Pull(ctx, Pull{ChannelID: c.id, Endpoints: func() []Endpoint { return c.endpoints(from()) }, Next: c.Height, Known: c.known.Load, Sink: c.sink})
 		if err != nil && ctx.Err() == nil {
 			c.cfg.Log.Error("pulling blocks failed", "channel", c.id, "error", err)
 		}
@@ -248,6 +253,7 @@ func (c *Chain) follow(ctx context.Context) (on bool, err error) {
 			c.returned = nil
 			c.mu.Unlock()
 			c.answer(noLeader, returned...)
+			c.startPull() // again, should it have ended
 		case <-c.quit:
 			return false, nil
 		case <-ctx.Done():
