@@ -123,6 +123,7 @@ func (c *Config) complete() error {
 type Courier struct {
 	privatedatapb.UnimplementedPrivateDataServer
 	config  Config
+	metrics *metrics
 	tlsHash []byte
 	gate    *gate         // of calls by others
 	sending chan struct{} // has room for what is brought to others at once
@@ -148,7 +149,7 @@ func New(c Config) (*Courier, error) {
 	}
 	hash := sha256.Sum256(c.Certificate)
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Courier{config: c, tlsHash: hash[:], gate: newGate(c.MaxCalls), sending: make(chan struct{}, maxSending), ctx: ctx, cancel: cancel,
+	return &Courier{config: c, metrics: newMetrics(), tlsHash: hash[:], gate: newGate(c.MaxCalls), sending: make(chan struct{}, maxSending), ctx: ctx, cancel: cancel,
 		failed: map[string]time.Time{}, lacking: map[string]chan struct{}{}}, nil
 }
 

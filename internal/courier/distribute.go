@@ -228,6 +228,9 @@ func (c *Courier) send(ctx context.Context, data *endorse.PrivateData, p *parcel
 			sets[i] = d.set
 		}
 		kept, err := c.push(ctx, data.ChannelID, p.peer, data.TxID, data.EndorsedAt, sets)
+		for i := range sets {
+			count(c.metrics.brought, data.ChannelID, err == nil && kept[i])
+		}
 		if err != nil {
 			c.config.Log.Warn("private data could not be brought to a peer", "channel", data.ChannelID, "transaction", data.TxID, "peer", p.peer.Address, "error", err)
 		}

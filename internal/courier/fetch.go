@@ -37,6 +37,11 @@ func (c *Courier) Fetch(ctx context.Context, channelID string, wanted []Wanted) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.PullTimeout)
 	defer cancel()
+	defer func() {
+		for i := range got {
+			count(c.metrics.fetched, channelID, got[i] != nil)
+		}
+	}()
 	m := newMembership(ch)
 	complete := func() bool {
 		for i := range wanted {

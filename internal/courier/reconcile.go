@@ -121,6 +121,7 @@ func (c *Courier) reconcile(ctx context.Context, channelID string, ch Channel, m
 		return 0, nil
 	}
 	taken, err := ch.CommitLate(ctx, late)
+	c.metrics.reconciled.WithLabelValues(channelID).Add(float64(taken))
 	if err == nil && taken < len(late) {
 		c.config.Log.Warn("private data from other peers does not match the ledger", "channel", channelID, "writeSets", len(late)-taken)
 	}

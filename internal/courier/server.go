@@ -113,7 +113,7 @@ func checkTLS(m *identity.MSP, shown []*x509.Certificate) error {
 }
 
 // Push takes private data of an endorsed transaction, as far as this peer belongs to its collections, until the commit.
-func (c *Courier) Push(ctx context.Context, signed *privatedatapb.SignedRequest) (*privatedatapb.PushResponse, error) {
+func (c *Courier) Push(ctx context.Context, signed *privatedatapb.SignedRequest) (_ *privatedatapb.PushResponse, err error) {
 	request := &privatedatapb.PushRequest{}
 	if err := proto.Unmarshal(signed.GetRequest(), request); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "the request cannot be decoded: %v", err)
@@ -137,6 +137,11 @@ func (c *Courier) Push(ctx context.Context, signed *privatedatapb.SignedRequest)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		for _, ok := range response.Kept {
+			count(c.metrics.taken, request.Sender.ChannelId, ok && err == nil)
+		}
+	}()
 	l := caller.channel.Ledger()
 	if committed, err := l.HasTx(request.TransactionId); err != nil {
 		return nil, c.internal("look for a transaction", err)
@@ -218,6 +223,7 @@ func (c *Courier) Pull(ctx context.Context, signed *privatedatapb.SignedRequest)
 			return nil, c.internal("read a collection's definition", err)
 		}
 		if !may {
+			c.metrics.denied.WithLabelValues(request.Sender.ChannelId).Inc()
 			c.config.Log.Warn("a peer asked for private data of a collection that it does not belong to",
 				"channel", request.Sender.ChannelId, "member", caller.id.MSPID(), "namespace", w.Namespace, "collection", w.Collection)
 			continue
@@ -233,6 +239,7 @@ func (c *Courier) Pull(ctx context.Context, signed *privatedatapb.SignedRequest)
 			break
 		}
 		response.Answers = append(response.Answers, &privatedatapb.Answer{Wanted: uint32(i), Rwset: raw})
+		c.metrics.given.WithLabelValues(request.Sender.ChannelId).Inc()
 	}
 	return response, nil
 }

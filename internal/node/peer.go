@@ -248,7 +248,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 		peerpb.RegisterChaincodeSupportServer(contractServer, p.host)
 		group.Go(func() error { return serveGRPC(ctx, contractServer, contractListener) })
 	}
-	if err := ops.start(ctx, group, c.Operations, slices.Concat(delivery.Collectors(), endorser.Collectors(), []prometheus.Collector{p.channels})...); err != nil {
+	if err := ops.start(ctx, group, c.Operations, slices.Concat(delivery.Collectors(), endorser.Collectors(), p.courier.Collectors(), []prometheus.Collector{p.channels})...); err != nil {
 		l.Close()
 		return err
 	}
