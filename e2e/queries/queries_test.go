@@ -146,4 +146,14 @@ func TestQueries(t *testing.T) {
 		}
 		return err
 	})
+
+	// A peer that was killed has its indexes again.
+	n.Kill("peer0.org1")
+	n.Await("the peer", func() error {
+		got, err := evaluate("QueryAssets", `{"selector":{"Owner":{"$gt":"To"}},"sort":["Owner","Size"],"fields":["Owner"],"use_index":"indexOwnerDoc"}`)
+		if err == nil && !strings.HasPrefix(got, `[{"Owner":"tom"},`) {
+			err = fmt.Errorf("sorted %s", got)
+		}
+		return err
+	})
 }
