@@ -28,7 +28,7 @@ func refused(t *testing.T, n *network.Network, want string, args ...string) {
 	if !strings.Contains(stderr, want) {
 		t.Errorf("%s: the error does not say %q: %s", command, want, stderr)
 	}
-	if strings.Contains(stderr, "goroutine ") || strings.Contains(stderr, "Usage:") {
+	if strings.HasPrefix(stderr, "panic") || strings.Contains(stderr, "Usage:") {
 		t.Errorf("%s: the error is hard to find: %s", command, stderr)
 	}
 }
@@ -73,7 +73,15 @@ func TestWithoutNetwork(t *testing.T) {
 func TestWithNetwork(t *testing.T) {
 	n := network.Start(t)
 	n.Deploy("asset", "asset")
-	library, empty := filepath.Join(network.Root(t), "client"), t.TempDir()
+	library, empty, broken := filepath.Join(network.Root(t), "client"), t.TempDir(), t.TempDir()
+	for file, content := range map[string]string{
+		"go.mod":  "module broken\n",
+		"main.go": "package main\n\nfunc main() { panic(\"no luck\") }\n",
+	} {
+		if err := os.WriteFile(filepath.Join(broken, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		want string
 		args []string
@@ -89,6 +97,7 @@ func TestWithNetwork(t *testing.T) {
 		{"NAME=VALUE is wanted", []string{"tx", "submit", "asset", "ReadAsset", "none", "--transient", "novalue"}},
 		{"Org9MSP", []string{"tx", "submit", "asset", "ReadAsset", "none", "--endorsers", "Org9MSP"}},
 		{"holds no contract", []string{"contract", "deploy", empty}},
+		{"contract-broken-1 does not start", []string{"contract", "deploy", broken, "--name", "broken"}},
 		{"Go library", []string{"contract", "deploy", library}},
 		{`no member "org9"`, []string{"contract", "deploy", empty, "--members", "org9"}},
 		{"endorsement policy", []string{"contract", "deploy", empty, "--policy", "AND('Org1MSP.peer'"}},
@@ -99,6 +108,9 @@ func TestWithNetwork(t *testing.T) {
 	if plan := n.Plan(); len(plan.Contracts) != 1 {
 		t.Errorf("the network has the contracts %v", plan.Contracts)
 	}
+	n.Hansa("tx", "evaluate", "asset", "GetAllAssets")
+	n.Down()
+	n.Up()
 	n.Hansa("tx", "evaluate", "asset", "GetAllAssets")
 }
 
