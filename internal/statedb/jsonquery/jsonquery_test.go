@@ -1,8 +1,14 @@
 package jsonquery_test
 
 import (
+	"encoding/json"
+	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/text/collate"
+	"golang.org/x/text/language"
 
 	"github.com/hansa-ledger/hansa/internal/statedb/jsonquery"
 )
@@ -193,6 +199,43 @@ func TestOrder(t *testing.T) {
 	for _, same := range [][2]string{{`1`, `1.000`}, {`100`, `1e2`}, {`0`, `-0.0e5`}, {`"a"`, `"\u0061"`}, {`"é"`, `"e\u0301"`}, {`{"a":1,"b":2}`, `{"b":2,"a":0,"a":1}`}, {`0`, `1e-500`}} {
 		if !matches(t, `{"v":{"$eq":`+same[0]+`}}`, `{"v":`+same[1]+`}`) {
 			t.Errorf("%s and %s differ", same[0], same[1])
+		}
+	}
+}
+
+// TestCollation compares random strings with the collator itself, which the order keys of ASCII text go around.
+func TestCollation(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 2))
+	runes := []rune("aAbBcCzZ019 _-,.'\"$~\t\u0001\u007féÉèßøñÆ\u0301\u0308\u0327日本語한글Ωωя😀\u200d")
+	text := func(n int) string {
+		s := make([]rune, r.IntN(6))
+		for i := range s {
+			s[i] = runes[r.IntN(n)]
+		}
+		return string(s)
+	}
+	quote := func(s string) string {
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	collator := collate.New(language.Und)
+	for i := range 5000 {
+		n := len(runes)
+		if i%2 == 0 {
+			n = 22 // ASCII
+		}
+		a, b := text(n), text(len(runes))
+		want := collator.CompareString(a, b)
+		if got := matches(t, `{"v":{"$lt":`+quote(b)+`}}`, `{"v":`+quote(a)+`}`); got != (want < 0) {
+			t.Errorf("%q < %q: %v", a, b, got)
+		}
+		if got := matches(t, `{"v":`+quote(b)+`}`, `{"v":`+quote(a)+`}`); got != (want == 0) {
+			t.Errorf("%q = %q: %v", a, b, got)
 		}
 	}
 }

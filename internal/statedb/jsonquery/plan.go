@@ -193,7 +193,7 @@ func (q *Query) chose(x *Index) bool {
 	return len(q.useIndex) > 0 && q.useIndex[0] == x.Design && (len(q.useIndex) == 1 || q.useIndex[1] == x.Name)
 }
 
-// Usable tells whether the query may be answered from an index: every document that it selects has to be in there, but for those
+// usable tells whether the query may be answered from an index: every document that it selects has to be in there, but for those
 // without the fields to sort by, and the index has to stand in the order to sort by.
 func (q *Query) usable(x *Index) bool {
 	required := map[string]bool{}
