@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"maps"
 
 	"github.com/hansa-ledger/hansa/internal/contractpackage"
 	"github.com/hansa-ledger/hansa/internal/ledger"
@@ -76,11 +75,11 @@ func (x *indexing) define(ch *peerChannel) error {
 		if errors.Is(err, ledger.ErrClosed) {
 			return err
 		}
+		x.done[name] = id
 		if err != nil { // the contract runs without, as in Fabric
 			ch.peer.log.Warn("contract has invalid indexes, queries do without them", "channel", ch.id, "contract", name, "package", id, "error", err)
 		}
 	}
-	maps.Copy(x.done, packages)
 	return nil
 }
 
