@@ -52,25 +52,29 @@ func start(t *testing.T) *bed {
 		t.Cleanup(func() { c.Close() })
 		b.contracts = append(b.contracts, c.Channel(plan.Channel).Contract("vault"))
 	}
+	b.deploy(fmt.Sprintf("OR('%s.member', '%s.member')", b.msps[0], b.msps[1]))
+	return b
+}
+
+// deploy puts the contract on the channel, or upgrades it; deals says who belongs to the collection of that name.
+func (b *bed) deploy(deals string) {
+	b.t.Helper()
 	both := fmt.Sprintf("OR('%s.member', '%s.member')", b.msps[0], b.msps[1])
 	first := fmt.Sprintf("OR('%s.member')", b.msps[0])
 	raw, err := json.Marshal([]map[string]any{
-		{"name": "deals", "policy": both, "maxPeerCount": 1},
+		{"name": "deals", "policy": deals, "maxPeerCount": 1},
 		{"name": "discreet", "policy": both, "maxPeerCount": 1, "memberOnlyRead": true, "memberOnlyWrite": true},
 		{"name": "strict", "policy": both, "requiredPeerCount": 1, "maxPeerCount": 1},
 		{"name": "lonely", "policy": first, "requiredPeerCount": 1, "maxPeerCount": 1},
 		{"name": "brief", "policy": both, "maxPeerCount": 1, "blockToLive": 2},
+		{"name": "agreed", "policy": both, "maxPeerCount": 1,
+			"endorsementPolicy": map[string]string{"signaturePolicy": fmt.Sprintf("AND('%s.peer', '%s.peer')", b.msps[0], b.msps[1])}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	collections := filepath.Join(t.TempDir(), "collections_config.json")
-	if err := os.WriteFile(collections, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b.Hansa("contract", "deploy", filepath.Join(network.Root(t), "e2e", "private", "vault"), "--collections", collections,
+	b.must(err)
+	collections := filepath.Join(b.t.TempDir(), "collections_config.json")
+	b.must(os.WriteFile(collections, raw, 0o600))
+	b.Hansa("contract", "deploy", filepath.Join(network.Root(b.t), "e2e", "private", "vault"), "--collections", collections,
 		"--policy", fmt.Sprintf("OR('%s.peer','%s.peer','%s.peer')", b.msps[0], b.msps[1], b.msps[2]))
-	return b
 }
 
 // submit calls a function as a member, endorsed by that member's peer alone.
@@ -166,6 +170,14 @@ func TestPrivateData(t *testing.T) {
 	b.refused(err, "tx creator does not have read access permission on privatedata in chaincodeName:vault collectionName: discreet")
 	b.refused(b.submit(2, "fur", "Put", "discreet", "ware"), "tx creator does not have write access permission on privatedata in chaincodeName:vault collectionName: discreet")
 
+	// A collection's own endorsement policy: the gateway asks whom it names, and fewer do not suffice.
+	agreed := client.Strings("Put", "agreed", "terms")
+	agreed.Transient = map[string][]byte{"value": []byte("both signed")}
+	_, err = b.contracts[0].Submit(t.Context(), agreed)
+	b.must(err)
+	b.reads(1, "agreed", "terms", "both signed")
+	b.refused(b.submit(0, "one signed", "Put", "agreed", "terms"), "ENDORSEMENT_POLICY_FAILURE")
+
 	// Implicit collections.
 	implicit := "_implicit_org_" + b.msps[1]
 	b.must(b.submit(1, "my own", "Put", implicit, "note"))
@@ -233,6 +245,13 @@ func TestPrivateData(t *testing.T) {
 	b.reads(0, "deals", "letter", "while you were away")
 	b.reads(1, "deals", "parcel", "better late")
 	b.reads(1, "deals", "secret", "")
+
+	// Who is let into a collection gets what is in it.
+	b.deploy(fmt.Sprintf("OR('%s.member', '%s.member', '%s.member')", b.msps[0], b.msps[1], b.msps[2]))
+	b.reads(2, "deals", "letter", "while you were away")
+	b.reads(2, "deals", "secret", "")
+	_, err = b.evaluate(2, "Get", "strict", "thing")
+	b.refused(err, notHere)
 }
 
 // delivered is the private data of the newest block as a peer delivers it to a user of a member.
