@@ -753,12 +753,13 @@ func (c *Chain) settle(h *commonpb.BlockHeader) {
 
 // reconnect follows a config that is in force now.
 func (c *Chain) reconnect() error {
-	meta, self, err := membership(c.Bundle(), c.cfg.Certificate)
+	_, self, err := membership(c.Bundle(), c.cfg.Certificate)
 	if err != nil && !errors.Is(err, errNotConsenter) {
 		return err
 	}
 	if err != nil {
-		if meta, err = c.Bundle().RaftMetadata(); err != nil {
+		meta, err := c.Bundle().RaftMetadata()
+		if err != nil {
 			return err
 		}
 		// A single consenter goes on until it is restarted with its new certificate: nobody else could.

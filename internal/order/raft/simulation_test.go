@@ -47,6 +47,7 @@ type member struct {
 	blocks   []kept // all that it has
 	durable  int    // how many of them are fsynced
 	waiting  map[string]bool
+	term     uint64 // of the lead in which it proposed those
 	snapshot *raftpb.Message
 }
 
@@ -70,7 +71,7 @@ func (m *member) start() {
 	if len(m.blocks) > 0 {
 		applied = m.blocks[len(m.blocks)-1].index
 	}
-	cfg := raft.Config{Dir: m.dir, ID: m.id, Applied: applied, Elsewhere: true, Transport: m, RetainBytes: 200, Log: slog.New(slog.DiscardHandler)}
+	cfg := raft.Config{Dir: m.dir, ID: m.id, Applied: applied, Elsewhere: true, Transport: m, RetainBytes: 200, ElectionTick: electionTick, HeartbeatTick: 1, Log: slog.New(slog.DiscardHandler)}
 	if m.founders != nil {
 		cfg.Members = m.founders
 	} else {
@@ -149,7 +150,8 @@ func (m *member) step(msg *raftpb.Message) {
 	if msg.GetType() == raftpb.MsgSnap {
 		// The owner pulls the blocks from others and fsyncs them first.
 		tip := number(string(msg.GetSnapshot().GetData()))
-		for _, other := range m.s.members {
+		for _, id := range m.s.ids() {
+			other := m.s.members[id]
 			for len(m.blocks) <= tip && len(other.blocks) > len(m.blocks) {
 				b := other.blocks[len(m.blocks)]
 				m.keep(b.index, b.data)
@@ -199,6 +201,7 @@ func (s *simulation) round(faults bool) {
 			s.lead(m, faults)
 		}
 		m.advance()
+		s.elect(m, faults)
 		if s.rng.IntN(10) == 0 {
 			m.durable = len(m.blocks)
 		}
@@ -224,6 +227,30 @@ func (s *simulation) round(faults bool) {
 	s.deliver(faults)
 }
 
+// electionTick is so long that raft's own election timeouts, which it draws from a source that cannot be seeded, do not
+// come: the schedule decides who stands for election, with and without good reason. TestCluster has the timeouts.
+const electionTick = 300
+
+func (s *simulation) elect(m *member, faults bool) {
+	heard := m.node.Leader() != 0
+	if lead := s.members[m.node.Leader()]; heard && (lead.node == nil || !lead.node.Leading() && lead.node.Leader() != lead.id) {
+		heard = s.rng.IntN(10) > 0 // its connection breaks
+	} else if heard && faults {
+		heard = s.rng.IntN(100) > 0
+	}
+	if heard || m.node.Leader() == m.id {
+		return
+	}
+	if err := m.node.ForgetLeader(); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.rng.IntN(8) == 0 {
+		if err := m.node.Campaign(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 func (s *simulation) lead(m *member, faults bool) {
 	switch {
 	case faults && s.rng.IntN(40) == 0:
@@ -239,12 +266,8 @@ func (s *simulation) lead(m *member, faults bool) {
 			s.changes++
 		}
 	default:
-		if len(m.waiting) > 0 {
-			for text := range m.waiting { // of a lead that is lost; the height may be another's by now
-				if number(text) < len(m.blocks) {
-					delete(m.waiting, text)
-				}
-			}
+		if m.term != m.node.Term() { // what it proposed in an earlier lead is committed or never will be
+			m.term, m.waiting = m.node.Term(), map[string]bool{}
 		}
 		for range 1 + s.rng.IntN(3) {
 			text := fmt.Sprintf("%06d of %d, %d", len(m.blocks)+len(m.waiting), m.id, s.proposed)
