@@ -102,7 +102,7 @@ func (c *collation) appendString(b []byte, s string) []byte {
 	for i := range len(s) {
 		t := table[s[i]].tertiary
 		b = appendEscaped(b, t)
-		if len(t) != 1 || t[0] != commonTertiary {
+		if len(t) > 0 && t[0] != commonTertiary { // a control character has none
 			end = len(b)
 		}
 	}
