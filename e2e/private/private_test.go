@@ -252,6 +252,10 @@ func TestPrivateData(t *testing.T) {
 	b.reads(2, "deals", "secret", "")
 	_, err = b.evaluate(2, "Get", "strict", "thing")
 	b.refused(err, notHere)
+
+	// An upgrade that does not mention collections keeps them.
+	b.Hansa("contract", "deploy", filepath.Join(network.Root(t), "e2e", "private", "vault"))
+	b.reads(2, "deals", "letter", "while you were away")
 }
 
 // delivered is the private data of the newest block as a peer delivers it to a user of a member.

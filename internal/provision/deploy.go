@@ -35,7 +35,8 @@ type Deployment struct {
 	Policy       string
 	InitRequired bool
 	// Collections is a file with the contract's collections of private data, a
-	// JSON list as Fabric's collections_config.json; "" for none.
+	// JSON list as Fabric's collections_config.json; "" for none, or those that the
+	// contract has.
 	Collections string
 	// Members approve, by name; default: all whose administrator's key is here.
 	Members []string
@@ -181,6 +182,9 @@ func (d Deployment) next(ctx context.Context, ch *client.Channel) (definition ad
 	for _, c := range committed {
 		if c.Name == d.Name {
 			definition.Sequence = c.Sequence + 1
+			if d.Collections == "" {
+				definition.Collections = c.Collections // none can be taken away
+			}
 			previous = fmt.Sprintf("%s-%d", d.Name, c.Sequence)
 		}
 	}
