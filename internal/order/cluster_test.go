@@ -401,7 +401,7 @@ func TestClusterFaults(t *testing.T) {
 			o.begin(t, size)
 			l := o.load(t, 6)
 			l.more(t, 50)
-			for round := range 4 {
+			for round := range 2 {
 				leader := o.leader(t)
 				down := []*node{leader}
 				for len(down) < 1+rng.IntN(size/2) {

@@ -140,11 +140,15 @@ func (c *Cluster) Close() {
 	for _, ch := range c.channels {
 		all = append(all, ch)
 	}
+	select {
+	case <-c.closed:
+	default:
+		close(c.closed)
+	}
 	c.mu.Unlock()
 	for _, ch := range all {
 		ch.Close()
 	}
-	close(c.closed)
 }
 
 // Configure says who this node is and who the other members are. Streams to members that stay the same go on.
