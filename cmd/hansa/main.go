@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -19,11 +20,17 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newRoot().ExecuteContext(ctx)
+	name, root := filepath.Base(os.Args[0]), newRoot()
+	if dropin := newDropin(name); dropin != nil {
+		root = dropin
+	} else {
+		name = "hansa"
+	}
+	err := root.ExecuteContext(ctx)
 	stop()
 	if err != nil {
 		if !errors.Is(err, errSilent) {
-			fmt.Fprintln(os.Stderr, "hansa:", err)
+			fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		}
 		os.Exit(1)
 	}

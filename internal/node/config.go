@@ -40,9 +40,16 @@ type PeerConfig struct {
 	TLS         TLSConfig         `yaml:"tls"`
 	Operations  OperationsConfig  `yaml:"operations"`
 	Chaincode   ChaincodeConfig   `yaml:"chaincode"`
+	Gateway     GatewayConfig     `yaml:"gateway"`
 	PrivateData PrivateDataConfig `yaml:"privateData"`
 	Limits      PeerLimits        `yaml:"limits"`
 	Log         LogConfig         `yaml:"log"`
+}
+
+// GatewayConfig bounds how long the Gateway waits for others.
+type GatewayConfig struct {
+	EndorsementTimeout time.Duration `yaml:"endorsementTimeout"`
+	BroadcastTimeout   time.Duration `yaml:"broadcastTimeout"`
 }
 
 // PrivateDataConfig says how private data comes to the members' peers and goes
@@ -283,6 +290,9 @@ func (c *PeerConfig) complete() error {
 	setDefault(&c.Chaincode.ExecuteTimeout, defaultExecuteTimeout)
 	if d := &c.PrivateData; d.ImplicitRequired < 0 || d.ImplicitMaximum < 0 || d.PushTimeout < 0 || d.PullTimeout < 0 || d.ReconcileInterval < 0 || d.EraseAfter < 0 {
 		return errors.New("peer configuration: privateData has a negative value")
+	}
+	if c.Gateway.EndorsementTimeout < 0 || c.Gateway.BroadcastTimeout < 0 {
+		return errors.New("peer configuration: gateway has a negative value")
 	}
 	return nil
 }

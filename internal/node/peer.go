@@ -212,6 +212,8 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 		Channels: func(id string) (gateway.Channel, bool) { return lookup[gateway.Channel](p.channels, id) },
 		Peers:    newEndorsers(self, p.directory, p.channels, p.conns),
 		Orderers: gateway.NewOrderers(p.conns, p.bundle),
+
+		EndorsementTimeout: c.Gateway.EndorsementTimeout, BroadcastTimeout: c.Gateway.BroadcastTimeout,
 	})
 	if err != nil {
 		return err
