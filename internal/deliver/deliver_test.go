@@ -457,6 +457,11 @@ func TestPullFailsOver(t *testing.T) {
 	pull(t, 10, serve(t, withholding, false), "127.0.0.1:1", serve(t, breaking, false), nobody.Addr().String(), serve(t, good, false))
 }
 
+// Orderers that are cut off from the rest, or pretend to be, do not hold a puller back: it asks others.
+func TestPullLeavesOrderersBehind(t *testing.T) {
+	pull(t, 10, serve(t, newChain(3), false), serve(t, newChain(5), false), serve(t, newChain(10), false))
+}
+
 func TestPullStopsOnSinkError(t *testing.T) {
 	boom := errors.New("disk full")
 	address := serve(t, newChain(1), false)

@@ -16,7 +16,7 @@
 //
 // Left out: migration between consensus types, and the gRPC and HTTP servers themselves.
 //
-// Open order.go first, then chain.go (one channel), consent.go (a consenter's loop), follow.go (how others get the
+// Open order.go first, then chain.go (one channel), consent.go (a consenter's loop), route.go (where an envelope goes), follow.go (how others get the
 // blocks), members.go (who the consenters are), process.go (who may write), cut.go (when a block is cut), blocks.go (how
 // it is encoded and signed), broadcast.go and participation.go (the two interfaces). Package raft is consensus's log,
 // package cluster the connections between consenters.

@@ -41,7 +41,6 @@ type member struct {
 	s        *simulation
 	id       uint64
 	node     *raft.Node // nil while it is down
-	starts   int
 	dir      string
 	founders []uint64
 	blocks   []kept // all that it has
