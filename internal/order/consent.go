@@ -92,7 +92,7 @@ func (c *Chain) openConsent(id uint64) error {
 		c.logBytes = 16 << 20
 	}
 	rc := raft.Config{
-		Dir: dir, ID: id, Applied: c.applied, Elsewhere: added || len(founders.Consenters) > 1 || len(meta.Consenters) > 1,
+		Dir: dir, ID: id, Applied: c.applied, Elsewhere: c.notes.NextConsenterId > 2, // there are or were others
 		ElectionTick: int(meta.GetOptions().GetElectionTick()), HeartbeatTick: int(meta.GetOptions().GetHeartbeatTick()),
 		MaxInflight: int(meta.GetOptions().GetMaxInflightBlocks()), Log: c.cfg.Log.With("channel", c.id),
 	}
@@ -430,7 +430,7 @@ func (c *Chain) handOver() error {
 			c.handed = time.Now()
 			return nil
 		}
-	} else if time.Since(c.handed) < c.election {
+	} else if time.Since(c.handed) < c.election+2*c.tick { // raft drops proposals for an election timeout
 		return nil
 	}
 	c.handing, c.handed = false, time.Time{} // nobody took it
