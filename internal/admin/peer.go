@@ -11,9 +11,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -72,9 +70,6 @@ func (p *Peer) call(ctx context.Context, typ commonpb.HeaderType, channelID, cha
 	return response.Response.Payload, nil
 }
 
-// ErrJoined says that the peer has joined the channel already.
-var ErrJoined = errors.New("the peer has joined the channel already")
-
 // JoinChannel joins the peer to the channel of a genesis block.
 func (p *Peer) JoinChannel(ctx context.Context, genesis *commonpb.Block) error {
 	raw, err := proto.Marshal(genesis)
@@ -82,9 +77,6 @@ func (p *Peer) JoinChannel(ctx context.Context, genesis *commonpb.Block) error {
 		return fmt.Errorf("marshal genesis block: %w", err)
 	}
 	_, err = p.call(ctx, commonpb.HeaderType_CONFIG, "", "cscc", []byte("JoinChain"), raw)
-	if err != nil && strings.Contains(err.Error(), "already exists") {
-		return fmt.Errorf("%w: %w", ErrJoined, err)
-	}
 	return err
 }
 
@@ -130,23 +122,6 @@ func (p *Peer) Install(ctx context.Context, pkg []byte) (string, error) {
 		return "", fmt.Errorf("peer %s: decode install result: %w", p.address, err)
 	}
 	return result.PackageId, nil
-}
-
-// Installed lists the ids of the packages on the peer.
-func (p *Peer) Installed(ctx context.Context) ([]string, error) {
-	raw, err := p.lifecycle(ctx, "QueryInstalledChaincodes", &lifecyclepb.QueryInstalledChaincodesArgs{})
-	if err != nil {
-		return nil, err
-	}
-	var result lifecyclepb.QueryInstalledChaincodesResult
-	if err := proto.Unmarshal(raw, &result); err != nil {
-		return nil, fmt.Errorf("peer %s: decode installed packages: %w", p.address, err)
-	}
-	var ids []string
-	for _, c := range result.InstalledChaincodes {
-		ids = append(ids, c.PackageId)
-	}
-	return ids, nil
 }
 
 func (p *Peer) lifecycle(ctx context.Context, function string, args proto.Message) ([]byte, error) {

@@ -69,18 +69,6 @@ func (a *access) unexpired(channelID string, creator []byte) error {
 	return nil
 }
 
-// CheckIdentity decides on an identity whose signature was verified already.
-func (a *access) CheckIdentity(channelID, resource string, id *identity.Identity) error {
-	if role, ok := channel.LocalACL(resource); ok {
-		return a.checkLocal(resource, role, id)
-	}
-	p, path, err := a.policyFor(channelID, resource)
-	if err != nil {
-		return err
-	}
-	return denied(channelID, path, p.EvaluateIdentities([]*identity.Identity{id}))
-}
-
 // Discover implements discovery.Access: as Fabric does, the channel's writers may
 // ask, and about the peer's own surroundings its member's administrators. Besides,
 // a peer of the channel's members may ask for the channel's peers: policies of

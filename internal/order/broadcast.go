@@ -164,10 +164,15 @@ func (s *Service) check(env *commonpb.Envelope) (chain *Chain, sub *submission, 
 // Submit orders one envelope from within the process and returns when it is durable; a *Rejection otherwise.
 func (s *Service) Submit(ctx context.Context, env *commonpb.Envelope) error {
 	chain, sub, _, rej := s.check(env)
-	if rej == nil {
-		rej = chain.submit(sub)
-	}
 	if rej != nil {
+		return rej
+	}
+	return chain.await(ctx, sub)
+}
+
+// await hands in a checked envelope and returns when it is durable; a *Rejection otherwise.
+func (c *Chain) await(ctx context.Context, sub *submission) error {
+	if rej := c.submit(sub); rej != nil {
 		return rej
 	}
 	select {

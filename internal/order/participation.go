@@ -190,21 +190,10 @@ func (s *Service) update(ctx context.Context, c *Chain, env *commonpb.Envelope) 
 		return err
 	}
 	sub, rej := c.check(env, payload, true)
-	if rej == nil {
-		rej = c.submit(sub)
-	}
 	if rej != nil {
 		return rej
 	}
-	select {
-	case rej := <-sub.done:
-		if rej != nil {
-			return rej
-		}
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return c.await(ctx, sub)
 }
 
 // updatedChannel reads from a config update which channel it is for.
