@@ -80,7 +80,7 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 			return err
 		}
 	}
-	port, err := n.contractPort()
+	port, err := n.freePort()
 	if err != nil {
 		return err
 	}
@@ -192,21 +192,6 @@ func (d Deployment) next(ctx context.Context, ch *client.Channel) (definition ad
 		definition.Version = strconv.FormatInt(definition.Sequence, 10) + ".0"
 	}
 	return definition, previous, nil
-}
-
-// contractPort finds a free port that no contract of the network has.
-func (n *Network) contractPort() (int, error) {
-	for range 100 {
-		p, err := newPorts(0)
-		if err != nil {
-			return 0, err
-		}
-		port := p.next()[0]
-		if !slices.ContainsFunc(n.Contracts, func(c Contract) bool { return c.Port == port }) {
-			return port, nil
-		}
-	}
-	return 0, errors.New("there is no free port for the contract")
 }
 
 // run adds the contract's process to the network and waits until it serves.

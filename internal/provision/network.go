@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -84,16 +83,13 @@ const (
 // Host is where every node of a local network listens and is dialled.
 const Host = "127.0.0.1"
 
-// portStride is how many ports a node may use: its service and the two beside it.
-const portStride = 10
-
 // Options says which network to make.
 type Options struct {
 	Channel  string // default "business"
 	Orderers int    // default 1
 	Members  int    // default 2
 	// Port is the first port of the first node; each node takes the next ten. 0
-	// takes whatever ports are free.
+	// takes ports that are free and that no other such network on this machine has.
 	Port int
 }
 
@@ -120,9 +116,14 @@ func New(dir string, o Options) (*Network, error) {
 	case o.Port < 0 || o.Port+portStride*(o.Orderers+2*o.Members+1) > 65535:
 		return nil, fmt.Errorf("--port %d: a port that leaves room below 65535 is wanted, or 0 for any free ones", o.Port)
 	}
-	ports, err := newPorts(o.Port)
-	if err != nil {
-		return nil, err
+	ports := ports{o.Port, portStride}
+	if o.Port == 0 {
+		// Not for the maximum of nodes: the rest is for contracts.
+		base, err := claimPorts(dir, portsOfNode*(o.Orderers+2*o.Members))
+		if err != nil {
+			return nil, err
+		}
+		ports.base, ports.stride = base, portsOfNode
 	}
 	n := &Network{Channel: o.Channel, dir: dir}
 	for i := range o.Orderers {
@@ -139,58 +140,6 @@ func New(dir string, o Options) (*Network, error) {
 		})
 	}
 	return n, nil
-}
-
-// ports hands out three ports a node: base, base+1 and base+2, or free ones.
-type ports struct {
-	base int
-	free []int
-}
-
-// Free ports are looked for below those that the kernel gives to outgoing
-// connections: one of these would keep a node from starting again.
-const (
-	firstFreePort = 10000
-	lastFreePort  = 32767
-)
-
-// newPorts finds free ports all at once, so that none is handed out twice.
-func newPorts(base int) (*ports, error) {
-	p := &ports{base: base}
-	if base != 0 {
-		return p, nil
-	}
-	var listeners []net.Listener
-	defer func() {
-		for _, l := range listeners {
-			l.Close()
-		}
-	}()
-	const wanted, tries = 3 * (maxOrderers + 2*maxMembers), 1000
-	var err error
-	for range tries {
-		port := firstFreePort + rand.IntN(lastFreePort-firstFreePort+1)
-		var l net.Listener
-		if l, err = net.Listen("tcp", address(port)); err != nil {
-			continue
-		}
-		listeners = append(listeners, l)
-		if p.free = append(p.free, port); len(p.free) == wanted {
-			return p, nil
-		}
-	}
-	return nil, fmt.Errorf("find free ports between %d and %d: %w", firstFreePort, lastFreePort, err)
-}
-
-func (p *ports) next() (three [3]int) {
-	if p.base != 0 {
-		three = [3]int{p.base, p.base + 1, p.base + 2}
-		p.base += portStride
-		return three
-	}
-	copy(three[:], p.free)
-	p.free = p.free[3:]
-	return three
 }
 
 const networkFile = "network.yaml"
