@@ -1,7 +1,7 @@
 // Package contracthost runs contracts: it is the peer's side of Fabric's chaincode protocol, so that stock contracts in Go, Node and
 // Java run unchanged. Contracts are processes of their own. One that runs as a service is dialled (protos.Chaincode/Connect, see
-// remote.go); a classic one dials the peer (protos.ChaincodeSupport/Register, which *Host serves). Either way one stream carries
-// the calls of many transactions at once.
+// remote.go); a classic one dials the peer (protos.ChaincodeSupport/Register, which *Host serves), and may be started for that when
+// it is called (launch.go). Either way one stream carries the calls of many transactions at once.
 //
 // What it guarantees: every call ends, by an answer, the execute timeout, the caller's context, or the end of the contract's
 // stream, and then holds nothing open; a contract that dies, hangs or breaks the protocol hurts the calls that it was running and
@@ -11,7 +11,7 @@
 // what the transaction may see and write. It does not start processes, and does not decide which package serves a contract's name.
 //
 // Files: host.go (this: contracts and calls), session.go (one stream), requests.go (what a contract asks for), queries.go (its open
-// iterators), remote.go (dialling).
+// iterators), remote.go (dialling), launch.go (processes that are started).
 package contracthost
 
 import (
@@ -33,6 +33,7 @@ import (
 const (
 	defaultExecuteTimeout = 30 * time.Second
 	defaultStartTimeout   = 10 * time.Second
+	defaultLaunchTimeout  = 300 * time.Second
 	defaultQueryLimit     = 100_000
 	defaultMaxIterators   = 100
 	defaultBatch          = 1000
@@ -112,6 +113,8 @@ type Config struct {
 	// StartTimeout is how long a call waits for a classic contract to register. 10 s unless set. For a contract as a service it is the
 	// dial_timeout of its connection.json.
 	StartTimeout time.Duration
+	// LaunchTimeout is the same for a contract whose process the host starts. 300 s unless set.
+	LaunchTimeout time.Duration
 	// QueryLimit is the most results that one query gives. 100,000 unless set.
 	QueryLimit int32
 	// MaxIterators is how many queries a call may have open at once. 100 unless set.
@@ -147,6 +150,8 @@ type Host struct {
 type contract struct {
 	id      string
 	remote  *remote       // nil for a classic contract
+	run     Start         // nil unless the host starts its process
+	launch  *launch       // the process under way or running; nil while there is none
 	session *session      // nil while no process is ready
 	lastErr error         // why the last one ended or could not be reached
 	changed chan struct{} // closed and replaced when session or lastErr change, or the contract goes
@@ -168,7 +173,7 @@ func New(cfg Config) (*Host, error) {
 		name string
 		of   time.Duration
 	}{
-		{"ExecuteTimeout", cfg.ExecuteTimeout}, {"StartTimeout", cfg.StartTimeout}, {"Keepalive", cfg.Keepalive},
+		{"ExecuteTimeout", cfg.ExecuteTimeout}, {"StartTimeout", cfg.StartTimeout}, {"LaunchTimeout", cfg.LaunchTimeout}, {"Keepalive", cfg.Keepalive},
 		{"MinBackoff", cfg.MinBackoff}, {"MaxBackoff", cfg.MaxBackoff},
 	} {
 		if d.of < 0 {
@@ -180,6 +185,7 @@ func New(cfg Config) (*Host, error) {
 	}
 	setDefault(&cfg.ExecuteTimeout, defaultExecuteTimeout)
 	setDefault(&cfg.StartTimeout, defaultStartTimeout)
+	setDefault(&cfg.LaunchTimeout, defaultLaunchTimeout)
 	setDefault(&cfg.QueryLimit, defaultQueryLimit)
 	setDefault(&cfg.MaxIterators, defaultMaxIterators)
 	setDefault(&cfg.MaxBatch, defaultBatch)
@@ -200,7 +206,7 @@ func setDefault[T comparable](value *T, unless T) {
 	}
 }
 
-// Close ends all streams and calls and waits for them.
+// Close ends all streams, calls and processes and waits for them.
 func (h *Host) Close() {
 	h.mu.Lock()
 	h.closed = true
@@ -229,12 +235,7 @@ func (h *Host) Connect(packageID string, to *contractpackage.Connection) error {
 		c = &contract{id: packageID, changed: make(chan struct{})}
 		h.contracts[packageID] = c
 	} else {
-		if c.remote != nil {
-			c.remote.retire()
-		} else if c.session != nil {
-			c.session.stop(ErrStreamTerminated) // it was a classic contract
-		}
-		c.session = nil
+		c.leave()
 	}
 	c.remote = r
 	h.run.Go(r.keepConnected)
@@ -250,6 +251,20 @@ func (h *Host) Expect(packageID string) {
 	}
 }
 
+// leave parts with what has served the contract so far. The host's lock is held.
+func (c *contract) leave() {
+	if c.remote != nil {
+		c.remote.retire()
+		c.remote = nil
+	} else if c.session != nil {
+		c.session.stop(ErrStreamTerminated) // it was a classic contract
+	}
+	if c.launch != nil {
+		c.launch.end()
+	}
+	c.session, c.run, c.launch = nil, nil, nil
+}
+
 // Disconnect forgets a contract. Calls that run end with ErrStreamTerminated.
 func (h *Host) Disconnect(packageID string) {
 	h.mu.Lock()
@@ -259,6 +274,9 @@ func (h *Host) Disconnect(packageID string) {
 		return
 	}
 	delete(h.contracts, packageID)
+	if c.launch != nil {
+		c.launch.end()
+	}
 	if c.remote != nil {
 		c.remote.stop()
 	}
@@ -355,7 +373,7 @@ func (h *Host) execute(ctx context.Context, packageID string, call *Invocation) 
 	return answer, nil
 }
 
-// session waits for a process that runs the package.
+// session waits for a process that runs the package, and has one started where that is the host's part.
 func (h *Host) session(ctx context.Context, packageID string) (*session, error) {
 	var timer *time.Timer
 	var expired <-chan time.Time
@@ -366,16 +384,26 @@ func (h *Host) session(ctx context.Context, packageID string) (*session, error) 
 			h.mu.Unlock()
 			return nil, ErrUnknownContract
 		}
-		s, changed, r, lastErr := c.session, c.changed, c.remote, c.lastErr
+		if c.session == nil && c.run != nil && c.launch == nil && !h.closed {
+			h.start(c)
+		}
+		s, changed, r, l, lastErr := c.session, c.changed, c.remote, c.launch, c.lastErr
 		h.mu.Unlock()
 		if s != nil {
 			return s, nil
 		}
+		var over <-chan struct{}
+		if l != nil {
+			over = l.over
+		}
 		if timer == nil {
 			wait := h.cfg.StartTimeout
-			if r != nil {
+			switch {
+			case r != nil:
 				wait = r.to.DialTimeout
 				r.kick()
+			case l != nil:
+				wait = h.cfg.LaunchTimeout
 			}
 			timer = time.NewTimer(wait)
 			defer timer.Stop()
@@ -383,6 +411,10 @@ func (h *Host) session(ctx context.Context, packageID string) (*session, error) 
 		}
 		select {
 		case <-changed:
+		case <-over:
+			if !l.registered { // one that had been well is started again
+				return nil, fmt.Errorf("chaincode registration failed: %w", l.err)
+			}
 		case <-expired:
 			err := fmt.Errorf("timeout expired while starting chaincode %s for transaction", packageID)
 			if lastErr != nil {
@@ -408,6 +440,9 @@ func (h *Host) attach(c *contract, s *session) error {
 		return status.Errorf(codes.AlreadyExists, "duplicate chaincodeID: %s", c.id)
 	}
 	c.session, c.lastErr = s, nil
+	if c.launch != nil {
+		c.launch.register()
+	}
 	c.announce()
 	h.cfg.Log.Info("contract is ready", "package", c.id)
 	return nil
@@ -420,6 +455,9 @@ func (h *Host) detach(c *contract, s *session, err error) {
 		return
 	}
 	c.session, c.lastErr = nil, err
+	if c.launch != nil {
+		c.launch.end() // a process that serves nobody
+	}
 	c.announce()
 	h.cfg.Log.Warn("contract has gone", "package", c.id, "error", err)
 }

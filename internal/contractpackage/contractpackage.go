@@ -20,6 +20,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -52,6 +54,8 @@ type Package struct {
 	Metadata
 	ID   string // label:hash
 	Code []byte // code.tar.gz; see Files
+	// RawMetadata is metadata.json as it stands in the package, which may say more than Metadata holds.
+	RawMetadata []byte
 }
 
 // ID gives the identity of a package with the given label and bytes.
@@ -111,7 +115,7 @@ func Read(raw []byte) (*Package, error) {
 	if metadata == nil {
 		return nil, errors.New("did not find any package metadata (missing metadata.json)")
 	}
-	p := &Package{Code: code}
+	p := &Package{Code: code, RawMetadata: metadata}
 	if err := json.Unmarshal(metadata, &p.Metadata); err != nil {
 		return nil, fmt.Errorf("could not unmarshal metadata.json as json: %w", err)
 	}
@@ -153,6 +157,33 @@ func WriteCode(files map[string][]byte) ([]byte, error) {
 // Files unpacks the code: its regular files by name. Folders are left out, and links and devices are refused.
 func (p *Package) Files() (map[string][]byte, error) {
 	files := map[string][]byte{}
+	err := p.visitFiles(func(name string, _ fs.FileMode, content []byte) error {
+		files[name] = content
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return files, nil
+}
+
+// Unpack writes the code's regular files into a folder, those that are programs as such.
+func (p *Package) Unpack(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return p.visitFiles(func(name string, mode fs.FileMode, content []byte) error {
+		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+			return err
+		}
+		return root.WriteFile(name, content, 0o600|mode&0o100)
+	})
+}
+
+func (p *Package) visitFiles(visit func(name string, mode fs.FileMode, content []byte) error) error {
+	seen := map[string]bool{}
 	total := int64(0)
 	err := walk(p.Code, func(h *tar.Header, content io.Reader) error {
 		switch h.Typeflag {
@@ -167,18 +198,21 @@ func (p *Package) Files() (map[string][]byte, error) {
 		if err := checkName(name); err != nil {
 			return err
 		}
-		if _, twice := files[name]; twice {
+		if seen[name] {
 			return fmt.Errorf("%s holds %q twice", codeName, name)
 		}
+		seen[name] = true
 		b, err := readEntry(h, content, MaxBytes-total)
+		if err != nil {
+			return err
+		}
 		total += int64(len(b))
-		files[name] = b
-		return err
+		return visit(name, fs.FileMode(h.Mode).Perm(), b)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("unpack contract %s: %w", p.Label, err)
+		return fmt.Errorf("unpack contract %s: %w", p.Label, err)
 	}
-	return files, nil
+	return nil
 }
 
 // checkName refuses names that would leave the folder into which they are unpacked, on any system.

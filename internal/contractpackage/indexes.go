@@ -2,8 +2,10 @@ package contractpackage
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,5 +47,39 @@ func (p *Package) Indexes() ([]Index, error) {
 		return nil, fmt.Errorf("indexes of contract %s: %w", p.Label, err)
 	}
 	slices.SortStableFunc(found, func(a, b Index) int { return strings.Compare(a.File, b.File) })
+	return found, nil
+}
+
+// IndexesIn gives the definitions of indexes that an external builder released into a folder: under statedb/couchdb there.
+func IndexesIn(dir fs.FS) ([]Index, error) {
+	var found []Index
+	err := fs.WalkDir(dir, "statedb", func(name string, d fs.DirEntry, err error) error {
+		if name == "statedb" && errors.Is(err, fs.ErrNotExist) {
+			return fs.SkipAll
+		}
+		if err != nil {
+			return err
+		}
+		m := indexRule.FindStringSubmatch("META-INF/" + name)
+		if m == nil || !d.Type().IsRegular() {
+			return nil
+		}
+		if len(found) == maxIndexes {
+			return fmt.Errorf("there are more than %d definitions of indexes", maxIndexes)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > maxIndexBytes {
+			return fmt.Errorf("%s has %d bytes, more than the %d that are accepted", name, info.Size(), maxIndexBytes)
+		}
+		b, err := fs.ReadFile(dir, name)
+		found = append(found, Index{"META-INF/" + name, m[1], b})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("released indexes: %w", err)
+	}
 	return found, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,6 +17,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/hansa-ledger/hansa/internal/builder"
 	"github.com/hansa-ledger/hansa/internal/ca"
 )
 
@@ -66,8 +68,13 @@ type PrivateDataConfig struct {
 // ChaincodeConfig says how contracts are reached.
 type ChaincodeConfig struct {
 	Listen         string            `yaml:"listen"`
+	Address        string            `yaml:"address"`
 	ExecuteTimeout time.Duration     `yaml:"executeTimeout"`
+	StartTimeout   time.Duration     `yaml:"startTimeout"`
+	BuildTimeout   time.Duration     `yaml:"buildTimeout"`
 	Builder        map[string]string `yaml:"builder"`
+	// ExternalBuilders build and run contracts; with any the port takes only the contracts that they run.
+	ExternalBuilders []builder.Builder `yaml:"externalBuilders"`
 }
 
 // PeerLimits bounds what callers can make a peer do at once.
@@ -234,7 +241,7 @@ func yamlName(f reflect.StructField) string {
 
 // pathKeys are the settings that name files or folders.
 var pathKeys = map[string]bool{"mspDir": true, "dataDir": true, "cert": true, "key": true, "clientRoots": true,
-	"dir": true, "certFile": true, "keyFile": true, "chainFile": true}
+	"dir": true, "path": true, "certFile": true, "keyFile": true, "chainFile": true}
 
 func resolvePaths(v reflect.Value, base string) {
 	resolve := func(p string) string {
@@ -248,6 +255,10 @@ func resolvePaths(v reflect.Value, base string) {
 		switch key := yamlName(v.Type().Field(i)); {
 		case field.Kind() == reflect.Struct:
 			resolvePaths(field, base)
+		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
+			for j := range field.Len() {
+				resolvePaths(field.Index(j), base)
+			}
 		case !pathKeys[key]:
 		case field.Kind() == reflect.String:
 			field.SetString(resolve(field.String()))
@@ -288,11 +299,33 @@ func (c *PeerConfig) complete() error {
 	setDefault(&c.Limits.Gateway, defaultGatewayLimit)
 	setDefault(&c.Limits.Deliver, defaultConcurrency)
 	setDefault(&c.Chaincode.ExecuteTimeout, defaultExecuteTimeout)
+	setDefault(&c.Chaincode.Address, c.Chaincode.Listen)
+	if err := c.Chaincode.checkBuilders(); err != nil {
+		return err
+	}
 	if d := &c.PrivateData; d.ImplicitRequired < 0 || d.ImplicitMaximum < 0 || d.PushTimeout < 0 || d.PullTimeout < 0 || d.ReconcileInterval < 0 || d.EraseAfter < 0 {
 		return errors.New("peer configuration: privateData has a negative value")
 	}
 	if c.Gateway.EndorsementTimeout < 0 || c.Gateway.BroadcastTimeout < 0 {
 		return errors.New("peer configuration: gateway has a negative value")
+	}
+	return nil
+}
+
+func (c *ChaincodeConfig) checkBuilders() error {
+	names := map[string]bool{}
+	for i, b := range c.ExternalBuilders {
+		switch {
+		case b.Name == "" || b.Path == "":
+			return fmt.Errorf("peer configuration: chaincode.externalBuilders, entry %d: name and path are wanted", i+1)
+		case names[b.Name]:
+			return fmt.Errorf("peer configuration: chaincode.externalBuilders: %q is there twice", b.Name)
+		}
+		names[b.Name] = true
+	}
+	host, _, err := net.SplitHostPort(c.Address)
+	if ip := net.ParseIP(host); len(names) > 0 && c.Listen != "" && (err != nil || host == "" || ip != nil && ip.IsUnspecified()) {
+		return fmt.Errorf("peer configuration: chaincode.address is %q: host and port are wanted, at which contracts that are run by external builders reach this peer", c.Address)
 	}
 	return nil
 }

@@ -67,8 +67,12 @@ func named(t *testing.T, typ reflect.Type, shown map[string]any, prefix string) 
 			named(t, f.Type, inner, prefix+key+".")
 		case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct:
 			list, _ := value.([]any)
-			if len(list) == 0 {
-				t.Errorf("the example shows no entry of %s%s", prefix, key)
+			if len(list) == 0 { // no entry is a good default; then a comment shows one
+				for i := range f.Type.Elem().NumField() {
+					if inner := f.Type.Elem().Field(i).Tag.Get("yaml"); !strings.Contains(node.PeerExample, inner+": ") {
+						t.Errorf("the example shows no %s%s[].%s", prefix, key, inner)
+					}
+				}
 				continue
 			}
 			inner, _ := list[0].(map[string]any)

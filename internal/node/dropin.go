@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hansa-ledger/hansa/internal/builder"
 	"github.com/hansa-ledger/hansa/internal/contractpackage"
 	"github.com/hansa-ledger/hansa/internal/fabricconfig"
 )
@@ -36,9 +37,11 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 			clientAuth: "peer.tls.clientAuthRequired", clientRoots: "peer.tls.clientRootCAs.files"}),
 		Operations: operationsPort(s, "operations.listenAddress", "operations.tls.enabled"),
 		Chaincode: ChaincodeConfig{
-			Listen:         contractPort(s),
-			ExecuteTimeout: s.Duration("chaincode.executetimeout"),
-			Builder:        builders(s, environ),
+			ExecuteTimeout:   s.Duration("chaincode.executetimeout"),
+			StartTimeout:     s.Duration("chaincode.startuptimeout"),
+			BuildTimeout:     s.Duration("chaincode.installTimeout"),
+			Builder:          serviceValues(s, environ),
+			ExternalBuilders: builders(s),
 		},
 		Gateway: GatewayConfig{
 			EndorsementTimeout: s.Duration("peer.gateway.endorsementTimeout"),
@@ -57,6 +60,7 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 			Deliver:  concurrency(s, "peer.limits.concurrency.deliverService"),
 		},
 	}
+	c.Chaincode.Listen, c.Chaincode.Address = contractAddresses(s, c.Address, len(c.Chaincode.ExternalBuilders) > 0)
 	if c.TLS.RequireClientCert {
 		s.Note(slog.LevelWarn, "peer.tls.clientAuthRequired",
 			"clients, and peers of other members, need certificates of peer.tls.clientRootCAs; the channels' authorities are not added to them")
@@ -173,24 +177,47 @@ func operationsPort(s *fabricconfig.Settings, address, protected string) Operati
 	return OperationsConfig{Listen: listen}
 }
 
-// contractPort is where classic contracts register. Fabric protects it by certificates
-// that it makes for the contracts it starts; ours is for this machine only.
-func contractPort(s *fabricconfig.Settings) string {
-	const key = "peer.chaincodeListenAddress"
-	address := s.String(key)
-	if address == "" {
-		return ""
+// contractAddresses are where classic contracts register, and what those are told that builders run. Fabric protects the port by certificates that it
+// makes for the contracts it starts; so do we. Without builders nobody has such a certificate: then the port is for this machine only.
+func contractAddresses(s *fabricconfig.Settings, peer string, builders bool) (listen, address string) {
+	const key, outside = "peer.chaincodeListenAddress", "peer.chaincodeAddress"
+	listen, address = s.String(key), s.String(outside)
+	if !builders {
+		if listen == "" {
+			return "", ""
+		}
+		host, _, err := net.SplitHostPort(listen)
+		if err != nil {
+			s.Fail(key, "an address such as 127.0.0.1:7052 is wanted")
+			return "", ""
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			s.Note(slog.LevelWarn, key, "the port for classic contracts stays closed: without external builders it has no TLS, so it is opened on 127.0.0.1 only; contracts as a service do not need it")
+			return "", ""
+		}
+		return listen, ""
 	}
-	host, _, err := net.SplitHostPort(address)
+	ownHost, _, _ := net.SplitHostPort(peer)
+	if listen == "" {
+		listen = net.JoinHostPort(cmp.Or(ownHost, "127.0.0.1"), "7052")
+	}
+	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		s.Fail(key, "an address such as 127.0.0.1:7052 is wanted")
-		return ""
+		return "", ""
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		s.Note(slog.LevelWarn, key, "the port for classic contracts stays closed: it has no TLS, so it is opened on 127.0.0.1 only; contracts as a service do not need it")
-		return ""
+	if address == "" {
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = cmp.Or(ownHost, "127.0.0.1")
+		}
+		return listen, net.JoinHostPort(host, port)
 	}
-	return address
+	host, _, err = net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || ip != nil && ip.IsUnspecified() {
+		s.Fail(outside, "an address at which contracts reach this peer is wanted, such as 127.0.0.1:7052")
+		return "", ""
+	}
+	return listen, address
 }
 
 // publicAddress is how others reach the peer: what it tells other members, or else its
@@ -231,19 +258,50 @@ func machineAddress() string {
 	return ""
 }
 
-// builders warns of builders that are not there, and has the values for the one that is.
-func builders(s *fabricconfig.Settings, environ []string) map[string]string {
+// builders are those whose programs are there.
+func builders(s *fabricconfig.Settings) (list []builder.Builder) {
 	const key = "chaincode.externalBuilders"
-	for _, b := range s.Entries(key) {
-		name, path := fmt.Sprint(b["name"]), fmt.Sprint(b["path"])
-		if !strings.Contains(name, "ccaas") && !strings.Contains(filepath.Base(path), "ccaas") {
-			s.Note(slog.LevelWarn, key, fmt.Sprintf("builder %s (%s) is not run; packages with a connection.json and classic contracts are served without a builder", name, path))
+	names := map[string]bool{}
+	for _, entry := range s.Entries(key) {
+		b := builder.Builder{}
+		for name, value := range entry {
+			switch strings.ToLower(name) {
+			case "name":
+				b.Name = fmt.Sprint(value)
+			case "path":
+				b.Path = fmt.Sprint(value)
+			case "propagateenvironment", "environmentwhitelist": // the second is Fabric 2.0's
+				variables, _ := value.([]any)
+				for _, v := range variables {
+					b.Environment = append(b.Environment, fmt.Sprint(v))
+				}
+			default:
+				s.Note(slog.LevelWarn, key, "unknown setting of a builder: "+name)
+			}
 		}
+		switch {
+		case b.Name == "" || b.Path == "":
+			s.Fail(key, "each builder needs a name and a path")
+		case names[b.Name]:
+			s.Fail(key, fmt.Sprintf("there are two builders named %s", b.Name))
+		case b.Complete():
+			list = append(list, b)
+		case strings.Contains(b.Name, "ccaas") || strings.Contains(filepath.Base(b.Path), "ccaas"):
+			s.Note(slog.LevelInfo, key, fmt.Sprintf("builder %s (%s) is not there; packages of contracts as a service are served without it", b.Name, b.Path))
+		default:
+			s.Note(slog.LevelWarn, key, fmt.Sprintf("builder %s has no programs bin/detect and bin/build in %s: it is left out", b.Name, b.Path))
+		}
+		names[b.Name] = true
 	}
+	return list
+}
+
+// serviceValues are for the templates of connection.json, where Fabric's own builder would fill them.
+func serviceValues(s *fabricconfig.Settings, environ []string) map[string]string {
 	const variable = "CHAINCODE_AS_A_SERVICE_BUILDER_CONFIG"
 	config, err := contractpackage.ParseConfig(environment(environ, variable))
 	if err != nil {
-		s.Fail(key, err.Error())
+		s.Fail("chaincode.externalBuilders", err.Error())
 		return nil
 	}
 	var values map[string]string

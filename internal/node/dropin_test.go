@@ -45,6 +45,8 @@ peer:
   limits: {concurrency: {endorserService: 10, deliverService: 0, gatewayService: 12}}
 chaincode:
   executetimeout: 40s
+  startuptimeout: 3m
+  installTimeout: 2m
   externalBuilders: [{name: ccaas_builder, path: /opt/ccaas_builder}]
 operations: {listenAddress: 127.0.0.1:9443, tls: {enabled: false}}
 metrics: {provider: prometheus}
@@ -95,7 +97,7 @@ func TestFabricPeer(t *testing.T) {
 		Listen: "0.0.0.0:7051", Address: "peer0.org1.example.com:7051",
 		TLS:        node.TLSConfig{Cert: filepath.Join(dir, "tls/server.crt"), Key: filepath.Join(dir, "tls/server.key")},
 		Operations: node.OperationsConfig{Listen: "127.0.0.1:9443"},
-		Chaincode: node.ChaincodeConfig{Listen: "127.0.0.1:7052", ExecuteTimeout: 40 * time.Second,
+		Chaincode: node.ChaincodeConfig{Listen: "127.0.0.1:7052", ExecuteTimeout: 40 * time.Second, StartTimeout: 3 * time.Minute, BuildTimeout: 2 * time.Minute,
 			Builder: map[string]string{"peername": "peer0", "n": "1"}},
 		Gateway: node.GatewayConfig{EndorsementTimeout: 20 * time.Second, BroadcastTimeout: 10 * time.Second},
 		PrivateData: node.PrivateDataConfig{PushTimeout: 4 * time.Second, PullTimeout: 50 * time.Second, ReconcileInterval: 2 * time.Minute,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/hansa-ledger/hansa/internal/contractpackage"
 	"github.com/hansa-ledger/hansa/internal/ledger"
 	"github.com/hansa-ledger/hansa/internal/simulation"
 )
@@ -84,15 +83,7 @@ func (x *indexing) define(ch *peerChannel) error {
 }
 
 func indexesOf(p *peer, packageID string) ([]ledger.IndexDefinition, error) {
-	raw, err := p.packages.Load(packageID)
-	if err != nil {
-		return nil, err
-	}
-	pkg, err := contractpackage.Read(raw)
-	if err != nil {
-		return nil, err
-	}
-	files, err := pkg.Indexes()
+	files, err := p.indexFiles(packageID)
 	if err != nil {
 		return nil, err
 	}

@@ -23,8 +23,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/hansa-ledger/hansa/internal/builder"
 	"github.com/hansa-ledger/hansa/internal/contracthost"
-	"github.com/hansa-ledger/hansa/internal/contractpackage"
 	"github.com/hansa-ledger/hansa/internal/courier"
 	"github.com/hansa-ledger/hansa/internal/cscc"
 	"github.com/hansa-ledger/hansa/internal/deliver"
@@ -56,6 +56,9 @@ type peer struct {
 	channels *channels
 	conns    *connections
 	courier  *courier.Courier
+	// builders and contractPort are nil without external builders.
+	builders     *builder.Builders
+	contractPort *contractPort
 	// directory knows the other peers of the channels.
 	directory *discovery.Directory
 }
@@ -104,6 +107,7 @@ func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.
 	if err := p.channels.open(); err != nil {
 		return err
 	}
+	p.runInstalled(ctx, group.Go)
 	ops := &operations{level: level, check: p.channels.check}
 	if err := p.serve(ctx, group, serverConfig, endorser, ops); err != nil {
 		return errors.Join(err, p.abandon(group))
@@ -138,50 +142,6 @@ func (p *peer) loadIdentity() error {
 	}
 	p.access = &access{bundles: p.bundle, local: local, mspID: c.MSPID}
 	return nil
-}
-
-// openContracts connects to the contracts whose packages are installed.
-func (p *peer) openContracts() error {
-	var err error
-	if p.packages, err = lifecycle.OpenPackages(filepath.Join(p.config.DataDir, "packages")); err != nil {
-		return err
-	}
-	p.catalog = lifecycle.NewCatalog(p.config.MSPID, p.packages, false)
-	if p.host, err = contracthost.New(contracthost.Config{ExecuteTimeout: p.config.Chaincode.ExecuteTimeout, Log: p.log}); err != nil {
-		return err
-	}
-	for _, id := range p.packages.List() {
-		raw, err := p.packages.Load(id)
-		if err != nil {
-			return err
-		}
-		pkg, err := contractpackage.Read(raw)
-		if err == nil {
-			err = p.prepareContract(context.Background(), pkg)
-		}
-		if err != nil { // one bad package must not keep the others from running
-			p.log.Error("contract package cannot run", "package", id, "error", err)
-		}
-	}
-	return nil
-}
-
-// prepareContract makes the host reach a package's contract: at the address in
-// its connection.json, or, without one, when the contract registers by itself.
-func (p *peer) prepareContract(_ context.Context, pkg *contractpackage.Package) error {
-	values := map[string]any{}
-	for name, value := range p.config.Chaincode.Builder {
-		values[name] = value
-	}
-	connection, err := pkg.Connection(values)
-	if errors.Is(err, contractpackage.ErrNoConnection) {
-		p.host.Expect(pkg.ID)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return p.host.Connect(pkg.ID, connection)
 }
 
 func (p *peer) newEndorser() (*endorse.Endorser, error) {
@@ -240,15 +200,9 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	if err != nil {
 		return err
 	}
-	if c.Chaincode.Listen != "" {
-		contractListener, err := listen("chaincode", c.Chaincode.Listen)
-		if err != nil {
-			l.Close()
-			return err
-		}
-		contractServer := grpc.NewServer(grpc.MaxRecvMsgSize(contracthost.MaxMessageBytes), grpc.MaxSendMsgSize(contracthost.MaxMessageBytes))
-		peerpb.RegisterChaincodeSupportServer(contractServer, p.host)
-		group.Go(func() error { return serveGRPC(ctx, contractServer, contractListener) })
+	if err := p.serveContracts(ctx, group.Go); err != nil {
+		l.Close()
+		return err
 	}
 	if err := ops.start(ctx, group, c.Operations, slices.Concat(delivery.Collectors(), endorser.Collectors(), p.courier.Collectors(), []prometheus.Collector{p.channels})...); err != nil {
 		l.Close()
