@@ -11,7 +11,8 @@
 //   - A failed Append (disk full) leaves the store as it was; the same Append may be tried again. A failed
 //     Sync stops the store, since the kernel may have dropped what it could not write; Open starts it again.
 //
-// Blocks are never changed. Their extra bytes may be, by RewriteExtra, since private data has to be erasable.
+// Blocks are never changed. Their extra bytes may be, by RewriteExtra, since private data has to be erasable. Truncate
+// drops the newest, when an operator rolls a ledger back.
 //
 // It leaves out what is in a block: it never parses one. Open segment.go for the layout on disk.
 package blockstore

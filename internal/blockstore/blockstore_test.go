@@ -412,6 +412,37 @@ func TestRewriteExtra(t *testing.T) {
 	check(t, s, 0, 30)
 }
 
+// TestTruncate drops blocks at every height, across segments, and goes on from there.
+func TestTruncate(t *testing.T) {
+	for _, segment := range []int64{1, 200, 1 << 20} {
+		for _, height := range []uint64{10, 11, 15, 18, 22, 29, 30, 31} {
+			dir := t.TempDir()
+			o := blockstore.Options{SegmentBytes: segment, First: 10}
+			s := open(t, dir, o)
+			appendTo(t, s, 30)
+			if err := s.Truncate(9); err == nil {
+				t.Fatal("truncated to before the first block")
+			}
+			if err := s.Truncate(height); err != nil {
+				t.Fatal(err)
+			}
+			left := min(height, 30)
+			check(t, s, 10, left)
+			if height%2 == 0 {
+				s.Close()
+				s = open(t, dir, o)
+				check(t, s, 10, left)
+			}
+			appendTo(t, s, 32)
+			if err := s.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			check(t, open(t, dir, o), 10, 32)
+		}
+	}
+}
+
 func TestConcurrentReads(t *testing.T) {
 	s := open(t, t.TempDir(), blockstore.Options{SegmentBytes: 500})
 	appendTo(t, s, 1)

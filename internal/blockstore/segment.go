@@ -290,7 +290,7 @@ func (s *Store) scan(seg *segment, fileSize int64, last bool) error {
 			bad = "the record is longer than the file"
 		case last:
 			body := make([]byte, h.bodyBytes())
-			if _, err := seg.file.ReadAt(body, at+headerBytes); err != nil {
+			if _, err := seg.file.ReadAt(body, at+headerBytes); err != nil && len(body) > 0 {
 				return fmt.Errorf("read %s: %w", seg.name, err)
 			}
 			if crc32.Checksum(body, castagnoli) != h.body {
@@ -360,6 +360,44 @@ func (s *Store) cut(seg *segment) error {
 		return err
 	}
 	seg.file = file
+	return nil
+}
+
+// Truncate drops the blocks from a height on, newest first: whenever it is interrupted, the store holds a prefix of what it
+// held, and Truncate again finishes the work. Nothing else may use the store meanwhile.
+func (s *Store) Truncate(height uint64) error {
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if height < s.first {
+		return fmt.Errorf("truncate to height %d: the store starts at block %d", height, s.first)
+	}
+	for len(s.segments) > 0 && s.next > height {
+		last := s.segments[len(s.segments)-1]
+		last.readers.Wait()
+		s.fs.Remove(s.path(last.name + indexSuffix)) // of the last segment nobody reads it
+		if last.first < height {
+			keep := height - last.first
+			last.size, last.offsets = last.offsets[keep], last.offsets[:keep]
+			if err := s.cut(last); err != nil {
+				s.failed = fmt.Errorf("the block store must be opened again: %w", err)
+				return s.failed
+			}
+		} else {
+			err := errors.Join(last.file.Close(), s.fs.Remove(s.path(last.name)), s.syncDir())
+			s.segments = s.segments[:len(s.segments)-1]
+			if err != nil {
+				s.failed = fmt.Errorf("the block store must be opened again: drop %s: %w", last.name, err)
+				return s.failed
+			}
+		}
+		s.next = max(height, last.first)
+		s.synced = s.next
+	}
 	return nil
 }
 

@@ -45,12 +45,16 @@ type private struct {
 }
 
 // gather looks for the private data of a block's transactions: first what waits here since endorsement, then what other peers
-// give. Data of invalid transactions is kept if it is here, but not asked for.
+// give; for a block that a rollback dropped, what it had before. Data of invalid transactions is kept if it is here, but not asked for.
 func (c *Channel) gather(ctx context.Context, b *block.Parsed, r *validate.Result, snapshot *ledger.Snapshot) (*private, error) {
 	p := &private{number: b.Header.Number}
 	sets := map[uint64]*rwsetpb.TxPvtReadWriteSet{}
 	var lacking []Wanted
 	var kept []*rwsetpb.TxPvtReadWriteSet // of the last of p.ids
+	dropped, err := c.ledger.Dropped(p.number)
+	if err != nil {
+		return nil, err
+	}
 	for _, want := range wantedOf(b, r) {
 		if n := len(p.ids); n == 0 || p.ids[n-1] != want.TxID {
 			var err error
@@ -58,6 +62,11 @@ func (c *Channel) gather(ctx context.Context, b *block.Parsed, r *validate.Resul
 				return nil, fmt.Errorf("read private data of transaction %d: %w", want.Tx, err)
 			}
 			p.ids = append(p.ids, want.TxID)
+			for _, tx := range dropped {
+				if tx.Tx == want.Tx {
+					kept = append(kept, tx.Set)
+				}
+			}
 		}
 		if raw := find(kept, want); raw != nil {
 			add(sets, want, raw)

@@ -94,7 +94,15 @@ func (l *Ledger) CommitAll(commits []*Commit) error {
 			return err
 		}
 	}
-	return l.finish(works)
+	if err := l.finish(works); err != nil {
+		return err
+	}
+	if err := l.regained(); err != nil {
+		// The blocks are committed, and the next Open tries this again.
+		l.log.Error("what a rollback left could not be cleared away", "channel", l.config.ChannelID, "error", err)
+		l.regaining.height.Store(0)
+	}
+	return nil
 }
 
 // finish flushes the log while the first block's changes are gathered, then applies what is durable.

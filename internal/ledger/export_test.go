@@ -5,3 +5,9 @@ var (
 	EncodeExtra = encodeExtra
 	DecodeExtra = decodeExtra
 )
+
+// Each and AddPrivate take private data apart and put it together.
+var (
+	Each       = each
+	AddPrivate = addPrivate
+)

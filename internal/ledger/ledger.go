@@ -12,11 +12,13 @@
 //
 // Readers take a Snapshot: one height, all stores consistent, never waiting for commits nor delaying them.
 //
+// Rollback drops the newest blocks of a ledger that is not open, for the node to fetch them again; it keeps their private data.
+//
 // Private data that was purged is hidden at once and leaves the disk with ErasePurged. What block-to-live ended is
 // hidden from the private state, and stays in the log: a value may live on by a metadata-only write.
 //
 // What the package leaves out: deciding the codes (validate), and fetching blocks or private data. Open
-// commit.go for the way of a block.
+// commit.go for the way of a block, rollback.go for what is done to a ledger that is not open.
 package ledger
 
 import (
@@ -85,6 +87,8 @@ type Ledger struct {
 	first     uint64                 // number of the first block in the log
 	boot      *snapshotfile.Metadata // of the snapshot that the ledger began with; nil if with a genesis block
 	transient *privatedb.Transient
+	rolled    *rollback // what is left of a rollback; changed by the goroutine that commits
+	regaining regaining
 	recent    *recent
 	txs       *recentTxs
 
@@ -112,32 +116,19 @@ type Ledger struct {
 
 // Open opens or creates a ledger, and repairs what a crash left.
 func Open(config Config) (*Ledger, error) {
-	l := &Ledger{config: config, log: config.Log, closed: make(chan struct{}), troubled: make(chan struct{}, 1)}
-	if l.config.FS == nil {
-		l.config.FS = vfs.Default
-	}
-	if l.log == nil {
-		l.log = slog.New(slog.DiscardHandler)
-	}
-	l.recent = newRecent(orDefault(config.RecentBytes, DefaultRecentBytes))
+	l := newLedger(config)
 	wrap := func(err error) error {
 		l.Close()
 		return fmt.Errorf("open ledger of channel %q: %w", config.ChannelID, err)
 	}
-	if config.Dir == "" {
-		return nil, errors.New("open ledger: Dir is empty; name the ledger's folder")
+	err := l.openLog()
+	if err == nil {
+		err = l.openDerived()
+	}
+	if err != nil {
+		return nil, wrap(err)
 	}
 	fs := l.config.FS
-	var err error
-	if err = l.findBootstrap(); err != nil {
-		return nil, wrap(err)
-	}
-	if l.blocks, err = blockstore.Open(fs.PathJoin(config.Dir, "blocks"), blockstore.Options{FS: fs, SegmentBytes: config.SegmentBytes, First: l.first}); err != nil {
-		return nil, wrap(err)
-	}
-	if err := l.openDerived(); err != nil {
-		return nil, wrap(err)
-	}
 	if l.transient, err = privatedb.OpenTransient(privatedb.TransientConfig{Dir: fs.PathJoin(config.Dir, "transient"), FS: fs, MaxBytes: config.TransientBytes}); err != nil {
 		return nil, wrap(err)
 	}
@@ -150,8 +141,41 @@ func Open(config Config) (*Ledger, error) {
 	if err := l.catchUp(); err != nil {
 		return nil, wrap(err)
 	}
+	if err := l.regain(); err != nil {
+		return nil, wrap(err)
+	}
 	l.fillIndexes() // a crash may have left some unfinished
 	return l, nil
+}
+
+func newLedger(config Config) *Ledger {
+	l := &Ledger{config: config, log: config.Log, closed: make(chan struct{}), troubled: make(chan struct{}, 1)}
+	if l.config.FS == nil {
+		l.config.FS = vfs.Default
+	}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.recent = newRecent(orDefault(config.RecentBytes, DefaultRecentBytes))
+	return l
+}
+
+// openLog opens the log, without blocks that a rollback was dropping when it was interrupted.
+func (l *Ledger) openLog() (err error) {
+	if l.config.Dir == "" {
+		return errors.New("Dir is empty; name the ledger's folder")
+	}
+	if err := l.findBootstrap(); err != nil {
+		return err
+	}
+	l.blocks, err = blockstore.Open(l.path("blocks"), blockstore.Options{FS: l.config.FS, SegmentBytes: l.config.SegmentBytes, First: l.first})
+	if err != nil {
+		return err
+	}
+	if err := l.loadRollback(); err != nil {
+		return errors.Join(fmt.Errorf("roll back: %w", err), l.blocks.Close())
+	}
+	return nil
 }
 
 func orDefault[N int | int64 | uint64](n, otherwise N) N {
@@ -298,6 +322,9 @@ func (l *Ledger) Close() error {
 		}
 		if l.cache != nil {
 			l.cache.Unref()
+		}
+		if l.regaining.dropped != nil {
+			errs = append(errs, l.regaining.dropped.Close())
 		}
 		if l.blocks != nil {
 			errs = append(errs, l.blocks.Close())
