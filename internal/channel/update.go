@@ -100,24 +100,29 @@ func (b *Bundle) ProposeUpdateAt(update *commonpb.Envelope, now time.Time) (*com
 	if err != nil {
 		return nil, fmt.Errorf("error authorizing update: %w", err)
 	}
-	next := &commonpb.ConfigEnvelope{
-		Config:     &commonpb.Config{Sequence: b.config.Sequence + 1, ChannelGroup: group},
-		LastUpdate: update,
-	}
-	bundle, err := NewBundle(b.id, next.Config, b.verifier)
+	next, err := b.follow(group, env, now)
 	if err != nil {
 		return nil, err
 	}
-	if bundle.orderer == nil {
-		return nil, errors.New("config update is not compatible: config does not contain orderer config")
-	}
-	if err := b.checkNext(bundle); err != nil {
+	return &commonpb.ConfigEnvelope{Config: next.config, LastUpdate: update}, nil
+}
+
+// follow makes the Bundle of the next configuration, which an orderer orders only if all of this holds.
+func (b *Bundle) follow(group *commonpb.ConfigGroup, env *commonpb.ConfigUpdateEnvelope, now time.Time) (*Bundle, error) {
+	next, err := NewBundle(b.id, &commonpb.Config{Sequence: b.config.Sequence + 1, ChannelGroup: group}, b.verifier)
+	if err != nil {
 		return nil, err
 	}
-	if err := b.checkConsensus(bundle, now); err != nil {
+	if next.orderer == nil {
+		return nil, errors.New("config update is not compatible: config does not contain orderer config")
+	}
+	if err := b.checkNext(next); err != nil {
+		return nil, err
+	}
+	if err := b.checkConsensus(next, now); err != nil {
 		return nil, fmt.Errorf("consensus metadata update for channel config update is invalid: %w", err)
 	}
-	if err := b.checkMaintenance(bundle, env); err != nil {
+	if err := b.checkMaintenance(next, env); err != nil {
 		return nil, fmt.Errorf("config update for existing channel did not pass maintenance checks: config transaction inspection failed: %w", err)
 	}
 	return next, nil
@@ -183,6 +188,11 @@ func decodeUpdate(env *commonpb.Envelope) (*commonpb.ConfigUpdateEnvelope, error
 
 // authorize applies the rules above and gives the next channel group.
 func (b *Bundle) authorize(env *commonpb.ConfigUpdateEnvelope) (*commonpb.ConfigGroup, error) {
+	return b.apply(env, &delta{bundle: b})
+}
+
+// apply is authorize, with a delta of the caller's.
+func (b *Bundle) apply(env *commonpb.ConfigUpdateEnvelope, d *delta) (*commonpb.ConfigGroup, error) {
 	update := &commonpb.ConfigUpdate{}
 	if err := proto.Unmarshal(env.ConfigUpdate, update); err != nil {
 		return nil, err
@@ -200,14 +210,13 @@ func (b *Bundle) authorize(env *commonpb.ConfigUpdateEnvelope) (*commonpb.Config
 			return nil, fmt.Errorf("error validating ReadSet: %w", err)
 		}
 	}
-	d := delta{bundle: b}
 	if update.WriteSet != nil {
 		if err := checkKeys(update.WriteSet, rootKey, groupElement); err != nil {
 			return nil, fmt.Errorf("error mapping WriteSet: %w", err)
 		}
 	}
 	var err error
-	if d.signers, err = b.signers(env); err != nil {
+	if d.signers, err = b.Signers(env); err != nil {
 		return nil, err
 	}
 	if update.WriteSet != nil {
@@ -227,10 +236,10 @@ func (b *Bundle) authorize(env *commonpb.ConfigUpdateEnvelope) (*commonpb.Config
 // each covers the whole update. Honest updates stay below a thousandth of it.
 const maxSignedBytes = 1 << 30
 
-// signers gives the members who validly signed an update, each once, in the order
+// Signers gives the members who validly signed an update, each once, in the order
 // of their signatures. Policies would verify the same signatures again and again;
 // the valid identities are the same for all of them.
-func (b *Bundle) signers(env *commonpb.ConfigUpdateEnvelope) ([]*identity.Identity, error) {
+func (b *Bundle) Signers(env *commonpb.ConfigUpdateEnvelope) ([]*identity.Identity, error) {
 	if n := len(env.Signatures); n > 0 && len(env.ConfigUpdate) > maxSignedBytes/n {
 		return nil, fmt.Errorf("config update of %d bytes carries too many signatures (%d)", len(env.ConfigUpdate), n)
 	}
@@ -295,10 +304,10 @@ func checkKeys(group *commonpb.ConfigGroup, key, kind string) error {
 func checkReadSet(current, read *commonpb.ConfigGroup, at *path) error {
 	check := func(exists bool, has, wants uint64, kind string, at *path) error {
 		if !exists {
-			return fmt.Errorf("existing config does not contain element for %s%s but was in the read set", kind, at)
+			return versionError(fmt.Sprintf("existing config does not contain element for %s%s but was in the read set", kind, at))
 		}
 		if has != wants {
-			return fmt.Errorf("proposed update requires that key %s%s be at version %d, but it is currently at version %d", kind, at, wants, has)
+			return versionError(fmt.Sprintf("proposed update requires that key %s%s be at version %d, but it is currently at version %d", kind, at, wants, has))
 		}
 		return nil
 	}
@@ -336,6 +345,8 @@ type delta struct {
 	bundle  *Bundle
 	signers []*identity.Identity
 	size    int
+	preview bool     // note the changes instead of asking the policies
+	changes []Change // with preview
 }
 
 // group judges a group of the write set and all below it. Beside it go the same
@@ -377,16 +388,23 @@ func (d *delta) element(current element, exists bool, read element, known bool, 
 	}
 	if !exists {
 		if write.GetVersion() != 0 {
-			return fmt.Errorf("attempted to set key %s%s to version %d, but key does not exist", kind, at, write.GetVersion())
+			return versionError(fmt.Sprintf("attempted to set key %s%s to version %d, but key does not exist", kind, at, write.GetVersion()))
+		}
+		if d.preview {
+			d.changes = append(d.changes, Change{Kind: kindName(kind), Path: at.String()})
 		}
 		return nil
 	}
 	if write.GetVersion() != current.GetVersion()+1 {
-		return fmt.Errorf("attempt to set key %s%s to version %d, but key is at version %d", kind, at, write.GetVersion(), current.GetVersion())
+		return versionError(fmt.Sprintf("attempt to set key %s%s to version %d, but key is at version %d", kind, at, write.GetVersion(), current.GetVersion()))
 	}
 	p, ok := d.policyFor(current.GetModPolicy(), group)
 	if !ok {
 		return fmt.Errorf("unexpected missing policy %s for item %s%s", current.GetModPolicy(), kind, at)
+	}
+	if d.preview {
+		d.changes = append(d.changes, Change{Kind: kindName(kind), Path: at.String(), Policy: absolute(current.GetModPolicy(), group)})
+		return nil
 	}
 	if err := p.EvaluateIdentities(d.signers); err != nil {
 		return fmt.Errorf("policy for %s%s not satisfied: %w", kind, at, err)
