@@ -162,6 +162,9 @@ func TestPrivateData(t *testing.T) {
 	b.must(b.submit(2, "from outside", "Put", "deals", "gift"))
 	b.reads(0, "deals", "gift", "from outside")
 	b.reads(1, "deals", "gift", "from outside")
+	b.hasHash(2, "deals", "gift")
+	_, err = b.evaluate(2, "Get", "deals", "gift")
+	b.refused(err, notHere)
 
 	// memberOnlyRead and memberOnlyWrite.
 	b.must(b.submit(1, "amber", "Put", "discreet", "ware"))

@@ -46,11 +46,13 @@ type private struct {
 
 // gather looks for the private data of a block's transactions: first what waits here since endorsement, then what other peers
 // give; for a block that a rollback dropped, what it had before. Data of invalid transactions is kept if it is here, but not asked for.
+// What this peer endorsed for collections that it does not belong to is dropped.
 func (c *Channel) gather(ctx context.Context, b *block.Parsed, r *validate.Result, snapshot *ledger.Snapshot) (*private, error) {
 	p := &private{number: b.Header.Number}
 	sets := map[uint64]*rwsetpb.TxPvtReadWriteSet{}
 	var lacking []Wanted
 	var kept []*rwsetpb.TxPvtReadWriteSet // of the last of p.ids
+	member := c.membership(snapshot)
 	dropped, err := c.ledger.Dropped(p.number)
 	if err != nil {
 		return nil, err
@@ -68,13 +70,22 @@ func (c *Channel) gather(ctx context.Context, b *block.Parsed, r *validate.Resul
 				}
 			}
 		}
-		if raw := find(kept, want); raw != nil {
+		belongs, err := member(want.Namespace, want.Collection)
+		if err != nil {
+			return nil, err
+		}
+		// A channel without an identity of its own is no peer's: it keeps what it is given.
+		if raw := find(kept, want); raw != nil && (belongs || len(c.config.Self) == 0) {
 			add(sets, want, raw)
-		} else if r.Codes[want.Tx] == byte(peerpb.TxValidationCode_VALID) {
+		} else if r.Codes[want.Tx] != byte(peerpb.TxValidationCode_VALID) {
+			continue
+		} else if belongs {
 			lacking = append(lacking, want)
+		} else {
+			p.missing = append(p.missing, ledger.Missing{Block: p.number, Tx: want.Tx, Namespace: want.Namespace, Collection: want.Collection})
 		}
 	}
-	if err := c.fetch(ctx, p, sets, lacking, snapshot); err != nil {
+	if err := c.fetch(ctx, p, sets, lacking); err != nil {
 		return nil, err
 	}
 	for i := range r.Codes {
@@ -137,20 +148,8 @@ func add(sets map[uint64]*rwsetpb.TxPvtReadWriteSet, want Wanted, raw []byte) {
 	ns.CollectionPvtRwset = append(ns.CollectionPvtRwset, &rwsetpb.CollectionPvtReadWriteSet{CollectionName: want.Collection, Rwset: raw})
 }
 
-// fetch asks other peers for what this peer's member should have, and notes what stays missing.
-func (c *Channel) fetch(ctx context.Context, p *private, sets map[uint64]*rwsetpb.TxPvtReadWriteSet, lacking []Wanted, snapshot *ledger.Snapshot) error {
-	var eligible []Wanted
-	for _, want := range lacking {
-		member, err := c.member(want.Namespace, want.Collection, snapshot)
-		if err != nil {
-			return err
-		}
-		if member {
-			eligible = append(eligible, want)
-		} else {
-			p.missing = append(p.missing, ledger.Missing{Block: p.number, Tx: want.Tx, Namespace: want.Namespace, Collection: want.Collection})
-		}
-	}
+// fetch asks other peers for what this peer should have, and notes what stays missing.
+func (c *Channel) fetch(ctx context.Context, p *private, sets map[uint64]*rwsetpb.TxPvtReadWriteSet, eligible []Wanted) error {
 	if len(eligible) == 0 {
 		return nil
 	}
@@ -173,6 +172,22 @@ func (c *Channel) fetch(ctx context.Context, p *private, sets map[uint64]*rwsetp
 		p.missing = append(p.missing, ledger.Missing{Block: p.number, Tx: want.Tx, Namespace: want.Namespace, Collection: want.Collection, Eligible: true})
 	}
 	return nil
+}
+
+// membership is member, which remembers its answers: a block asks for few collections many times.
+func (c *Channel) membership(snapshot *ledger.Snapshot) func(namespace, collection string) (bool, error) {
+	type place struct{ namespace, collection string }
+	known := map[place]bool{}
+	return func(namespace, collection string) (bool, error) {
+		if belongs, ok := known[place{namespace, collection}]; ok {
+			return belongs, nil
+		}
+		belongs, err := c.member(namespace, collection, snapshot)
+		if err == nil {
+			known[place{namespace, collection}] = belongs
+		}
+		return belongs, err
+	}
 }
 
 // member says whether this peer belongs to a collection, by the definition before the block.
