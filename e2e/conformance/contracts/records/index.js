@@ -1,0 +1,5 @@
+'use strict';
+
+const { RecordsContract } = require('./records');
+
+module.exports.contracts = [RecordsContract];
