@@ -11,11 +11,11 @@ NODE := $(patsubst %/package-lock.json,%,$(wildcard e2e/*/package-lock.json exam
 # The binary says from which commit it is, where there is one.
 VCS := -buildvcs=$(if $(shell git rev-parse HEAD 2>/dev/null),true,false)
 
-.PHONY: help build run smoke test bench generate lint clean
+.PHONY: help build run smoke test conformance bench generate lint clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## bin/hansa: one static binary with every role
 	@CGO_ENABLED=0 go build $(VCS) -trimpath -o $(HANSA) ./cmd/hansa
@@ -28,6 +28,9 @@ smoke: build examples ## the same in a temporary folder, without staying; the la
 
 test: build node ## all tests
 	go test -p 2 -timeout 30m ./...
+
+conformance: build node ## every feature of Fabric with its stock clients and contracts; writes docs/compatibility.md
+	@go test -c -o bin/conformance ./e2e/conformance && cd e2e/conformance && HANSA_BINARY=$(abspath $(HANSA)) $(abspath bin/conformance) -print -update
 
 bench: build ## throughput, latency and CPU of a fresh network (BENCH="--concurrency 1,64 --json")
 	@dir=$$(mktemp -d) && trap '$(HANSA) down --data '$$dir' --purge' EXIT && \

@@ -30,10 +30,11 @@ const binaryVariable = "HANSA_BINARY"
 
 // Main runs a package's tests with a freshly built binary.
 func Main(m *testing.M) {
-	os.Exit(run(m))
+	os.Exit(Run(m))
 }
 
-func run(m *testing.M) int {
+// Run does so without ending the process; a package's TestMain that has something to do last calls it.
+func Run(m *testing.M) int {
 	flag.Parse()
 	if os.Getenv(binaryVariable) != "" || testing.Short() {
 		return m.Run()
