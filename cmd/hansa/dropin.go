@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -23,9 +26,17 @@ func newDropin(name string) *cobra.Command {
 		root = &cobra.Command{Use: "peer", Short: "Run a peer of Hansa with Fabric's core.yaml",
 			Long: `Run a peer of Hansa with Fabric's core.yaml, from FABRIC_CFG_PATH, and CORE_* variables.
 
-The commands of Fabric's peer that call a node, such as peer channel and peer lifecycle, are not here: Fabric's own work with this node.`}
+The commands of Fabric's peer that call a node, such as peer channel and peer lifecycle, are handed to Fabric's own peer, the next program of that
+name in PATH. They work with this node as with Fabric's.`}
+		for _, name := range []string{"channel", "chaincode", "lifecycle", "snapshot"} {
+			root.AddCommand(&cobra.Command{Use: name, Short: "Handed to Fabric's own peer", DisableFlagParsing: true,
+				RunE: func(*cobra.Command, []string) error { return handOver(name) }})
+		}
 		group := &cobra.Command{Use: "node", Short: "Run the peer"}
 		group.AddCommand(startDropin("peer"))
+		for _, offline := range offlineCommands() {
+			group.AddCommand(offlineDropin(offline))
+		}
 		root.AddCommand(group)
 	case "orderer":
 		// Without a command Fabric's orderer starts.
@@ -43,6 +54,33 @@ The commands of Fabric's peer that call a node, such as peer channel and peer li
 			name, v["Version"], v["CommitSHA"], runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	}})
 	return root
+}
+
+// handedOver is set for the program that handOver starts.
+const handedOver = "HANSA_PEER_HANDED_OVER"
+
+// handOver goes on as Fabric's own peer, with the same arguments: the next program of that name in PATH.
+func handOver(command string) error {
+	missing := fmt.Errorf("there is no command %q here: it is one of Fabric's own peer; have that in PATH, behind the folder of this program", command)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	own, err := os.Stat(self)
+	if err != nil || os.Getenv(handedOver) != "" { // a script that calls us again
+		return missing
+	}
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		program, err := exec.LookPath(filepath.Join(dir, "peer"))
+		if err != nil {
+			continue
+		}
+		if info, err := os.Stat(program); err != nil || os.SameFile(info, own) {
+			continue
+		}
+		return fmt.Errorf("%s: %w", program, syscall.Exec(program, os.Args, append(os.Environ(), handedOver+"=1")))
+	}
+	return missing
 }
 
 func startDropin(role string) *cobra.Command {

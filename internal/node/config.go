@@ -97,9 +97,10 @@ type OrdererConfig struct {
 	Log        LogConfig        `yaml:"log"`
 }
 
-// AdminConfig is the channel participation API, over mutual TLS.
+// AdminConfig is the channel participation API, over mutual TLS, or plain on this machine.
 type AdminConfig struct {
 	Listen string    `yaml:"listen"`
+	Plain  bool      `yaml:"plain"`
 	TLS    TLSConfig `yaml:"tls"`
 }
 

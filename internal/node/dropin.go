@@ -132,7 +132,7 @@ func FabricOrderer(environ []string) (OrdererConfig, []fabricconfig.Notice, erro
 }
 
 // fabricAdmin maps the channel participation API's port. Without mutual TLS it
-// stays closed: whoever reaches it administrates the orderer.
+// is this machine's only: whoever reaches it administrates the orderer.
 func fabricAdmin(s *fabricconfig.Settings) AdminConfig {
 	c := AdminConfig{Listen: s.String("Admin.ListenAddress"), TLS: TLSConfig{Cert: s.Path("Admin.TLS.Certificate"), Key: s.Path("Admin.TLS.PrivateKey"),
 		ClientRoots: s.Paths("Admin.TLS.ClientRootCAs"), RequireClientCert: true}}
@@ -140,8 +140,11 @@ func fabricAdmin(s *fabricconfig.Settings) AdminConfig {
 	switch on := s.Bool("Admin.TLS.Enabled"); {
 	case c.Listen == "":
 		return AdminConfig{}
+	case !on && loopback(c.Listen):
+		s.Note(slog.LevelWarn, "Admin.TLS.Enabled", "the admin port has no TLS: every user of this machine may administrate")
+		return AdminConfig{Listen: c.Listen, Plain: true}
 	case !on:
-		s.Note(slog.LevelWarn, "Admin.TLS.Enabled", "the admin port stays closed: it is served over mutual TLS only")
+		s.Note(slog.LevelWarn, "Admin.TLS.Enabled", "the admin port stays closed: without TLS it is opened on 127.0.0.1 only")
 		return AdminConfig{}
 	case !required:
 		s.Fail("Admin.TLS.ClientAuthRequired", "true is wanted: the admin port needs client certificates")
@@ -186,12 +189,11 @@ func contractAddresses(s *fabricconfig.Settings, peer string, builders bool) (li
 		if listen == "" {
 			return "", ""
 		}
-		host, _, err := net.SplitHostPort(listen)
-		if err != nil {
+		if _, _, err := net.SplitHostPort(listen); err != nil {
 			s.Fail(key, "an address such as 127.0.0.1:7052 is wanted")
 			return "", ""
 		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		if !loopback(listen) {
 			s.Note(slog.LevelWarn, key, "the port for classic contracts stays closed: without external builders it has no TLS, so it is opened on 127.0.0.1 only; contracts as a service do not need it")
 			return "", ""
 		}

@@ -162,7 +162,7 @@ func TestFabricSettingsThatAreNotFollowed(t *testing.T) {
 			t.Errorf("no warning about %s: %s", want, keys)
 		}
 	}
-	dir, environ := fabric(t, "orderer.yaml", ordererPart, "ORDERER_ADMIN_TLS_ENABLED=false", "ORDERER_GENERAL_CLUSTER_LISTENPORT=7055",
+	dir, environ := fabric(t, "orderer.yaml", ordererPart, "ORDERER_ADMIN_TLS_ENABLED=false", "ORDERER_ADMIN_LISTENADDRESS=0.0.0.0:9443", "ORDERER_GENERAL_CLUSTER_LISTENPORT=7055",
 		"ORDERER_GENERAL_CLUSTER_CLIENTCERTIFICATE=other.crt", "ORDERER_GENERAL_BOOTSTRAPMETHOD=file", "ORDERER_CA=x")
 	if err := os.MkdirAll(filepath.Join(dir, "production", "chains"), 0o700); err != nil {
 		t.Fatal(err)
@@ -170,6 +170,12 @@ func TestFabricSettingsThatAreNotFollowed(t *testing.T) {
 	o, notices, err := node.FabricOrderer(environ)
 	if err != nil || o.Admin.Listen != "" {
 		t.Errorf("%v %+v, want no admin port", err, o.Admin)
+	}
+	if _, environ := fabric(t, "orderer.yaml", ordererPart, "ORDERER_ADMIN_TLS_ENABLED=false"); true {
+		o, notices, err := node.FabricOrderer(environ)
+		if want := (node.AdminConfig{Listen: "127.0.0.1:9443", Plain: true}); err != nil || !reflect.DeepEqual(o.Admin, want) || len(loud(notices)) == 0 {
+			t.Errorf("%v %+v, want the port on this machine, and a warning", err, o.Admin)
+		}
 	}
 	keys = strings.Join(loud(notices), " ")
 	for _, want := range []string{"Admin.TLS.Enabled", "General.Cluster.ListenPort", "General.Cluster.ClientCertificate", "General.BootstrapMethod", "ca", "FileLedger.Location"} {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 
 	"golang.org/x/sync/errgroup"
@@ -169,6 +171,9 @@ func pullBlocks(signer envelope.Signer, cert tls.Certificate, log *slog.Logger) 
 // serveAdmin serves the channel participation API. It always demands client
 // certificates: whoever reaches it administrates the orderer.
 func serveAdmin(ctx context.Context, group *errgroup.Group, c AdminConfig, service *order.Service) error {
+	if c.Plain {
+		return servePlainAdmin(ctx, group, c.Listen, service)
+	}
 	if len(c.TLS.ClientRoots) == 0 {
 		return errors.New("admin.tls.clientRoots is missing: the admin port needs mutual TLS; leave admin.listen empty to go without")
 	}
@@ -184,4 +189,35 @@ func serveAdmin(ctx context.Context, group *errgroup.Group, c AdminConfig, servi
 	}
 	group.Go(func() error { return serveHTTP(ctx, service.Participation(), l, t) })
 	return nil
+}
+
+// servePlainAdmin serves this machine's users, of whom each may administrate then; not the web pages that they open.
+func servePlainAdmin(ctx context.Context, group *errgroup.Group, address string, service *order.Service) error {
+	if !loopback(address) {
+		return fmt.Errorf("admin.plain: admin.listen is %s; without TLS the port is opened on 127.0.0.1 only", address)
+	}
+	l, err := listen("admin", address)
+	if err != nil {
+		return err
+	}
+	participation := service.Participation()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" || !loopback(r.Host) {
+			http.Error(w, "this port is for administrators' tools on this machine", http.StatusForbidden)
+			return
+		}
+		participation.ServeHTTP(w, r)
+	})
+	group.Go(func() error { return serveHTTP(ctx, handler, l, nil) })
+	return nil
+}
+
+// loopback tells whether an address, host:port, is this machine's own.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
