@@ -2,20 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { eventually, newID, rejects, text } from '../lib/expect.mjs';
-import { records } from '../lib/records.mjs';
+import { get, notHere, put, reads, records } from '../lib/records.mjs';
 import { invoke } from '../lib/tools.mjs';
 import { sha256 } from '../lib/wire.mjs';
-
-const notHere = /private data matching public hash version is not available/;
-
-// put writes a private value as a member, endorsed by that member's peer alone unless others are named.
-export const put = (contract, collection, key, value, ...endorsingOrganizations) => contract.submit('PutPrivate', {
-    arguments: [collection, key], transientData: { value }, ...(endorsingOrganizations.length ? { endorsingOrganizations } : {}),
-});
-
-const get = async (contract, collection, key) => text(await contract.evaluateTransaction('GetPrivate', collection, key));
-
-const reads = (contract, collection, key, want) => eventually(async () => await get(contract, collection, key) === want);
 
 export default {
     title: 'Private data',

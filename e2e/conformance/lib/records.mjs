@@ -1,6 +1,7 @@
 // The contract in contracts/records as the features use it: with one collection for each kind.
 
-import { anyOf, allOf } from './contracts.mjs';
+import { allOf, anyOf } from './contracts.mjs';
+import { eventually, text } from './expect.mjs';
 
 const both = anyOf('Org1MSP.member', 'Org2MSP.member');
 
@@ -23,3 +24,17 @@ export async function records(net, member = 'org1', options) {
     await net.deploy('records', definition);
     return net.contract(member, 'records', options);
 }
+
+// put writes a private value, endorsed by the members that are named, or whom the gateway chooses.
+export const put = (contract, collection, key, value, ...endorsingOrganizations) => contract.submit('PutPrivate', {
+    arguments: [collection, key], transientData: { value }, ...(endorsingOrganizations.length ? { endorsingOrganizations } : {}),
+});
+
+// get is a private value as the gateway's own peer has it.
+export const get = async (contract, collection, key) => text(await contract.evaluateTransaction('GetPrivate', collection, key));
+
+// reads waits until that peer has a value.
+export const reads = (contract, collection, key, want) => eventually(async () => await get(contract, collection, key) === want);
+
+// notHere is what a peer says that has only the hash.
+export const notHere = /private data matching public hash version is not available/;
