@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -98,7 +99,7 @@ func RunOrderer(ctx context.Context, c OrdererConfig, level *slog.LevelVar, log 
 			}
 		}
 		ops := &operations{level: level}
-		if err := ops.start(ctx, group, c.Operations, append(service.Collectors(), delivery.Collectors()...)...); err != nil {
+		if err := ops.start(ctx, group, c.Operations, slices.Concat(service.Collectors(), delivery.Collectors(), links.Collectors())...); err != nil {
 			return err
 		}
 		ops.ready.Store(true)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/blockstore"
 	"github.com/hansa-ledger/hansa/internal/channel"
+	"github.com/hansa-ledger/hansa/internal/order/raft"
 	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	"github.com/hansa-ledger/hansa/internal/wire/etcdraftpb"
@@ -62,13 +65,14 @@ type Chain struct {
 	cfg   *Config
 	store *blockstore.Store
 
-	bundle  atomic.Pointer[channel.Bundle]
-	lead    atomic.Uint64 // the leader's id, 0 while none is known or this node follows
-	role    atomic.Pointer[role]
-	known   atomic.Uint64 // the height that others have reached for sure, for the pull under way
-	errored chan struct{}
-	quit    chan struct{} // closed to stop run
-	ended   chan struct{} // closed when run has returned
+	bundle    atomic.Pointer[channel.Bundle]
+	lead      atomic.Uint64 // the leader's id, 0 while none is known or this node follows
+	role      atomic.Pointer[role]
+	consensus atomic.Pointer[Consensus]
+	known     atomic.Uint64 // the height that others have reached for sure, for the pull under way
+	errored   chan struct{}
+	quit      chan struct{} // closed to stop run
+	ended     chan struct{} // closed when run has returned
 
 	messages chan *raftpb.Message // of other members
 	pulled   chan *pulledBlock    // from other orderers
@@ -112,6 +116,7 @@ var (
 	following  = &role{"follower", "active"}
 	onboarding = &role{"follower", "onboarding"}
 	failed     = &role{"follower", "failed"}
+	forgetful  = &role{"consenter", "inactive"} // it follows
 )
 
 // joinFile holds the config block that the channel is joined by, until everything before it has been pulled.
@@ -188,24 +193,86 @@ func newChain(dir, id string, cfg *Config, store *blockstore.Store) (*Chain, err
 	if c.notes, err = firstNotes(c.notes, meta); err != nil {
 		return nil, err
 	}
-	return c, c.enter()
+	return c, c.resume()
 }
 
 // enter makes the node what the config in force wants it to be.
 func (c *Chain) enter() error {
 	_, self, err := membership(c.Bundle(), c.cfg.Certificate)
-	switch {
-	case errors.Is(err, errNotConsenter) && c.cfg.Pull != nil:
+	if errors.Is(err, errNotConsenter) && c.cfg.Pull != nil {
 		c.role.Store(following)
 		return nil
-	case err != nil:
+	}
+	if err != nil {
 		return err
 	}
-	if err := c.openConsent(c.notes.ConsenterIds[self]); err != nil {
+	id := c.notes.ConsenterIds[self]
+	forgot, err := c.hasForgotten(id)
+	switch {
+	case err != nil:
+		return err
+	case forgot && c.cfg.Pull != nil:
+		c.role.Store(forgetful)
+		return nil
+	}
+	if err := c.openConsent(id); err != nil {
 		return err
 	}
 	c.role.Store(consenting)
 	return nil
+}
+
+// resume makes a node what it was before it stopped. It is the member whose log it has also while the certificate that it
+// was started with and the one that the config names differ: its certificate is being changed, and either may be ahead.
+func (c *Chain) resume() error {
+	meta, _, err := membership(c.Bundle(), c.cfg.Certificate)
+	if !errors.Is(err, errNotConsenter) {
+		return c.enter()
+	}
+	if meta, err = c.Bundle().RaftMetadata(); err != nil {
+		return err
+	}
+	for _, id := range c.notes.ConsenterIds {
+		if exists, err := raft.Exists(c.raftDir(id)); err != nil {
+			return err
+		} else if !exists {
+			continue
+		}
+		c.cfg.Log.Warn("the channel's config names another TLS certificate for this node: start it with that one, or change the config", "channel", c.id, "consenter", id)
+		if err := c.openConsent(id); err != nil {
+			return err
+		}
+		c.displaced = len(meta.Consenters) > 1
+		c.role.Store(consenting)
+		return nil
+	}
+	return c.enter()
+}
+
+// forgottenFile names the number of the member that this node was, if it has lost what it promised as that one.
+const forgottenFile = "forgotten"
+
+func (c *Chain) hasForgotten(id uint64) (bool, error) {
+	raw, err := os.ReadFile(filepath.Join(c.dir, forgottenFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return string(raw) == strconv.FormatUint(id, 10), err
+}
+
+// forget makes a consenter that has lost its log, or has an old copy of it, follow: it must not vote, since it does not
+// know what it promised, until the config makes another member of it.
+func (c *Chain) forget(why error) error {
+	id := c.self
+	c.cfg.Log.Error("this node may not take part: remove it from the channel's consenters and add it again (hansa orderer replace)",
+		"channel", c.id, "consenter", id, "error", why)
+	if err := writeDurably(filepath.Join(c.dir, forgottenFile), strconv.AppendUint(nil, id, 10)); err != nil {
+		return err
+	}
+	if err := syncDir(c.dir); err != nil {
+		return err
+	}
+	return c.stepBack(forgetful)
 }
 
 // install makes a config the one in force.
@@ -375,7 +442,9 @@ func (c *Chain) run(ctx context.Context) (err error) {
 	for {
 		var on bool
 		if c.node != nil {
-			on, err = c.takePart(ctx)
+			if on, err = c.takePart(ctx); errors.Is(err, raft.ErrForgot) && c.cfg.Pull != nil {
+				on, err = true, c.forget(err)
+			}
 		} else {
 			on, err = c.follow(ctx)
 		}

@@ -24,17 +24,18 @@ import (
 
 // consent is what a consenter has beside the chain. It is owned by run.
 type consent struct {
-	node     *raft.Node // nil on a node that follows
-	self     uint64
-	link     *cluster.Channel // nil without connections to others
-	members  map[uint64]cluster.Member
-	voters   []uint64 // of raft, when the link was configured
-	tick     time.Duration
-	election time.Duration
-	logBytes int64
-	logStart int64       // size of raft's log after it was compacted
-	stand    *time.Timer // when to stand for election, before raft's timeout would
-	attempts int         // how often to do so, while there is no leader
+	node      *raft.Node // nil on a node that follows
+	self      uint64
+	link      *cluster.Channel // nil without connections to others
+	members   map[uint64]cluster.Member
+	voters    []uint64 // of raft, when the link was configured
+	tick      time.Duration
+	election  time.Duration
+	heartbeat time.Duration
+	logBytes  int64
+	logStart  int64       // size of raft's log after it was compacted
+	stand     *time.Timer // when to stand for election, before raft's timeout would
+	attempts  int         // how often to do so, while there is no leader
 
 	heard      map[uint64]time.Time // of each member
 	leaderSeen time.Time
@@ -43,14 +44,36 @@ type consent struct {
 	asked      time.Time // for that change, zero if not
 	handing    bool      // the lead is to go to another member
 	handed     time.Time // when another was told so, zero if not
-	displaced  bool      // the config names another certificate for this member
+	displaced  bool      // the config names another certificate for this member, who is to get it
+	renumbered bool      // this node is another member by now
+	former     map[uint64]formerKeys
+	changedAt  time.Time // when the leader changed last
+
+	syncs  int // of the log, as told in metrics
+	synced time.Duration
 
 	snapshot   *raftpb.Message // held back until the blocks that it stands for are here
 	snapshotAt uint64          // the newest of them
 }
 
+// formerKeys are what a member was known by before its certificate was changed. They are accepted for a while, since it
+// cannot have the new certificate in use at the very moment the config names it.
+type formerKeys struct {
+	server, client []byte
+	until          time.Time
+}
+
+// formerAccepted is how long that is.
+const formerAccepted = 10 * time.Minute
+
 // patience is how long an envelope waits for a leader, or for news of a lost one, before its sender is told to try again.
-func (c *Chain) patience() time.Duration { return max(3*c.election, 3*time.Second) }
+func (c *Chain) patience() time.Duration {
+	return min(max(3*c.election, 3*time.Second), 10*time.Second)
+}
+
+// silence is how long a leader may be silent before this node looks for another one, whatever the election timeout of the
+// channel's config: five heartbeats and no less than a second. A leader that the others hear from stays.
+func (c *Chain) silence() time.Duration { return max(5*c.heartbeat, time.Second) }
 
 // openConsent opens raft's log, or starts it.
 func (c *Chain) openConsent(id uint64) error {
@@ -84,7 +107,8 @@ func (c *Chain) openConsent(id uint64) error {
 		tick = 500 * time.Millisecond
 	}
 	c.consent = consent{self: id, tick: tick, election: tick * time.Duration(max(meta.GetOptions().GetElectionTick(), 1)),
-		logBytes: c.cfg.LogBytes, heard: map[uint64]time.Time{}, leaderSeen: time.Now()}
+		heartbeat: tick * time.Duration(max(meta.GetOptions().GetHeartbeatTick(), 1)),
+		logBytes:  c.cfg.LogBytes, heard: map[uint64]time.Time{}, former: map[uint64]formerKeys{}, leaderSeen: time.Now()}
 	if c.logBytes == 0 {
 		c.logBytes = int64(meta.GetOptions().GetSnapshotIntervalSize())
 	}
@@ -95,6 +119,8 @@ func (c *Chain) openConsent(id uint64) error {
 		Dir: dir, ID: id, Applied: c.applied, Elsewhere: c.notes.NextConsenterId > 2, // there are or were others
 		ElectionTick: int(meta.GetOptions().GetElectionTick()), HeartbeatTick: int(meta.GetOptions().GetHeartbeatTick()),
 		MaxInflight: int(meta.GetOptions().GetMaxInflightBlocks()), Log: c.cfg.Log.With("channel", c.id),
+		// Of two members each has every entry that was committed, so a vote for the other one loses nothing.
+		Doubtful: len(meta.Consenters) > 2,
 	}
 	// A founder starts with the same members as every other; a log that it once had must not have been lost. Who came
 	// later, or joined by a later block, gets the log from the leader.
@@ -139,6 +165,8 @@ func (c *Chain) closeConsent() error {
 	err := c.node.Close()
 	c.consent = consent{}
 	c.lead.Store(0)
+	c.consensus.Store(nil)
+	c.cfg.metrics.forgetConsensus(c.id)
 	return err
 }
 
@@ -157,8 +185,20 @@ func (c *Chain) connect() error {
 		return err
 	}
 	for id, m := range c.members {
-		if _, ok := members[id]; !ok && slices.Contains(c.voters, id) {
+		now, named := members[id]
+		switch {
+		case !named && slices.Contains(c.voters, id):
 			members[id] = m
+		case named && (!bytes.Equal(now.ServerKey, m.ServerKey) || !bytes.Equal(now.ClientKey, m.ClientKey)):
+			c.former[id] = formerKeys{m.ServerKey, m.ClientKey, time.Now().Add(formerAccepted)}
+		}
+	}
+	for id, keys := range c.former {
+		if m, ok := members[id]; ok && time.Now().Before(keys.until) {
+			m.FormerServerKey, m.FormerClientKey = keys.server, keys.client
+			members[id] = m
+		} else {
+			delete(c.former, id)
 		}
 	}
 	c.members = members
@@ -213,7 +253,7 @@ func (c *Chain) takePart(ctx context.Context) (on bool, err error) {
 			err = c.takePulled(p)
 		case <-ticker.C:
 			c.node.Tick()
-			c.expire()
+			err = c.expire()
 		case <-c.stand.C:
 			err = c.standForElection()
 		case <-timer.C:
@@ -258,17 +298,38 @@ func (c *Chain) standForElection() error {
 // removed says whether this node is to stop taking part. A member that the config removes stays until raft has removed it
 // too, since raft may need its vote for that; if it missed the end of that, it hears from no leader any more.
 func (c *Chain) removed() bool {
-	if c.displaced {
+	unheard := time.Since(c.leaderSeen) > c.patience()
+	switch {
+	case c.renumbered:
 		return true
+	case c.displaced:
+		return unheard // the others accept the certificate that this node has for a while
+	default:
+		return !slices.Contains(c.notes.ConsenterIds, c.self) && (unheard || !slices.Contains(c.node.Members(), c.self))
 	}
-	return !slices.Contains(c.notes.ConsenterIds, c.self) &&
-		(!slices.Contains(c.node.Members(), c.self) || time.Since(c.leaderSeen) > c.patience())
 }
 
-// leave ends this node's part in consensus.
+// leave ends the part that this node has in consensus, since the config no longer gives it one.
 func (c *Chain) leave() error {
+	self, evicted := c.self, !slices.Contains(c.notes.ConsenterIds, c.self)
+	if err := c.stepBack(following); err != nil {
+		return err
+	}
+	if !evicted {
+		c.cfg.Log.Warn("the channel's config names another TLS certificate for this node: it follows until it is started with that one", "channel", c.id, "consenter", self)
+		return nil
+	}
+	c.cfg.Log.Warn("the channel's config names this node no more: it follows", "channel", c.id, "consenter", self)
+	if err := os.RemoveAll(c.raftDir(self)); err != nil {
+		return fmt.Errorf("remove raft log: %w", err)
+	}
+	return nil
+}
+
+// stepBack makes a consenter follow.
+func (c *Chain) stepBack(as *role) error {
 	c.stopPull()
-	c.role.Store(following)
+	c.role.Store(as)
 	gone := reject(commonpb.Status_SERVICE_UNAVAILABLE, "orderer is no longer a consenter of channel %s: send to another", c.id)
 	c.answer(gone, c.cutter.cut()...)
 	c.answer(gone, c.waiting...)
@@ -277,17 +338,7 @@ func (c *Chain) leave() error {
 	}
 	c.waiting, c.proposed, c.configOut = nil, nil, false
 	c.next, c.previous = c.store.Height(), c.tipHash
-	self, evicted := c.self, !slices.Contains(c.notes.ConsenterIds, c.self)
-	if err := errors.Join(c.store.Sync(), c.closeConsent()); err != nil {
-		return err
-	}
-	c.cfg.Log.Warn("no longer a consenter", "channel", c.id, "consenter", self, "removed", evicted)
-	if evicted {
-		if err := os.RemoveAll(c.raftDir(self)); err != nil {
-			return fmt.Errorf("remove raft log: %w", err)
-		}
-	}
-	return nil
+	return errors.Join(c.syncBlocks(), c.closeConsent())
 }
 
 // propose makes a block of a batch and gives it to consensus.
@@ -330,7 +381,8 @@ func (c *Chain) advance() error {
 	if lead := c.node.Leader(); lead != c.lead.Load() {
 		c.lead.Store(lead)
 		c.cfg.Log.Info("leader changed", "channel", c.id, "leader", lead, "self", c.self, "term", c.node.Term())
-		c.leaderSeen = time.Now()
+		c.leaderSeen, c.changedAt = time.Now(), time.Now()
+		c.publish()
 	}
 	leading := c.node.Leading()
 	if c.handing && !leading {
@@ -358,7 +410,7 @@ func (c *Chain) advance() error {
 		}
 	}
 	if c.node.LogSize()-c.logStart > c.logBytes && c.applied > 0 {
-		if err := c.store.Sync(); err != nil {
+		if err := c.syncBlocks(); err != nil {
 			return err
 		}
 		tip, err := c.BlockBytes(c.store.Height() - 1)
@@ -556,9 +608,9 @@ func (c *Chain) reconnect() error {
 			return err
 		}
 		// A single consenter goes on until it is restarted with its new certificate: nobody else could.
-		c.displaced = slices.Contains(c.notes.ConsenterIds, c.self) && len(meta.Consenters) > 1
+		c.displaced, c.renumbered = slices.Contains(c.notes.ConsenterIds, c.self) && len(meta.Consenters) > 1, false
 	} else {
-		c.displaced = c.notes.ConsenterIds[self] != c.self
+		c.displaced, c.renumbered = false, c.notes.ConsenterIds[self] != c.self
 	}
 	return c.connect()
 }
@@ -609,7 +661,7 @@ func (c *Chain) catchUp() error {
 		c.known.Store(c.snapshotAt + 1)
 		return nil
 	}
-	if err := c.store.Sync(); err != nil {
+	if err := c.syncBlocks(); err != nil {
 		return err
 	}
 	m := c.snapshot

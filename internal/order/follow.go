@@ -290,7 +290,7 @@ func (c *Chain) arrived(b *commonpb.Block) (on bool, err error) {
 	} else if err != nil {
 		return false, err
 	}
-	return true, c.store.Sync() // raft's log begins where the blocks end
+	return true, c.syncBlocks() // raft's log begins where the blocks end
 }
 
 // forgetJoin ends the joining of a node that follows.
@@ -298,7 +298,7 @@ func (c *Chain) forgetJoin() error {
 	c.join = nil
 	c.stopPull() // it asked the orderers of the block joined by
 	c.startPull()
-	if err := c.store.Sync(); err != nil {
+	if err := c.syncBlocks(); err != nil {
 		return err
 	}
 	return errors.Join(os.Remove(filepath.Join(c.dir, joinFile)), syncDir(c.dir))

@@ -18,7 +18,7 @@
 //
 // Open order.go first, then chain.go (one channel), consent.go (a consenter's loop), route.go (where an envelope goes), follow.go (how others get the
 // blocks), members.go (who the consenters are), process.go (who may write), cut.go (when a block is cut), blocks.go (how
-// it is encoded and signed), broadcast.go and participation.go (the two interfaces). Package raft is consensus's log,
+// it is encoded and signed), broadcast.go and participation.go (the two interfaces), observe.go (what is told of consensus). Package raft is consensus's log,
 // package cluster the connections between consenters.
 package order
 
@@ -34,7 +34,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
@@ -126,30 +125,6 @@ func (c *Config) fill() error {
 	return nil
 }
 
-type metrics struct {
-	processed *prometheus.CounterVec
-	validate  prometheus.Histogram
-	ordering  prometheus.Histogram
-	blockSize *prometheus.HistogramVec
-	height    *prometheus.GaugeVec
-}
-
-func newMetrics() *metrics {
-	buckets := prometheus.ExponentialBuckets(0.0001, 2, 16)
-	return &metrics{
-		processed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "hansa_broadcast_processed_total", Help: "Envelopes answered, by channel, type and status."}, []string{"channel", "type", "status"}),
-		validate: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "hansa_broadcast_validate_seconds", Help: "Time to check an envelope.", Buckets: buckets}),
-		ordering: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "hansa_broadcast_order_seconds", Help: "Time from an accepted envelope to its durable place in the chain.", Buckets: buckets}),
-		blockSize: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "hansa_order_block_transactions", Help: "Envelopes in the blocks made here.", Buckets: prometheus.ExponentialBuckets(1, 2, 12)}, []string{"channel"}),
-		height: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "hansa_order_height_blocks", Help: "Blocks in the chain."}, []string{"channel"}),
-	}
-}
-
 // Service is the orderer of a node: its channels.
 type Service struct {
 	cfg     Config
@@ -212,12 +187,6 @@ func Open(cfg Config) (*Service, error) {
 		s.chains[n.Name()] = c
 	}
 	return s, nil
-}
-
-// Collectors are the service's metrics.
-func (s *Service) Collectors() []prometheus.Collector {
-	m := s.cfg.metrics
-	return []prometheus.Collector{m.processed, m.validate, m.ordering, m.blockSize, m.height}
 }
 
 // Run orders on all channels until the context ends. It returns an error as soon as one of them cannot go on: storage

@@ -46,7 +46,21 @@ type channelList struct {
 	Channels      []channelName `json:"channels"`
 }
 
-// Participation is the channel participation API, which osnadmin speaks. Who may reach it is decided by the TLS
+// serveConsensus tells how consensus is on a channel, which Fabric's orderers do not.
+func (s *Service) serveConsensus(w http.ResponseWriter, r *http.Request) {
+	c, ok := s.named(w, r)
+	if !ok {
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if consensus, ok := c.Consensus(); ok {
+		reply(w, http.StatusOK, consensus)
+		return
+	}
+	fail(w, http.StatusNotFound, fmt.Errorf("this orderer takes no part in the consensus of channel %s", c.id))
+}
+
+// Participation is the channel participation API, which osnadmin speaks, and beside it /consensus of each channel. Who may reach it is decided by the TLS
 // configuration of its server, which must demand client certificates.
 func (s *Service) Participation() http.Handler {
 	mux := http.NewServeMux()
@@ -71,6 +85,8 @@ func (s *Service) Participation() http.Handler {
 		"GET": s.serveList, "POST": s.serveJoin, "PUT": s.serveUpdate})
 	methods(channelsPath+"/{channel}", []string{"GET", "DELETE"}, map[string]http.HandlerFunc{
 		"GET": s.serveInfo, "DELETE": s.serveRemove})
+	methods(channelsPath+"/{channel}/consensus", []string{"GET"}, map[string]http.HandlerFunc{
+		"GET": s.serveConsensus})
 	methods(channelsPath+"/{channel}/blocks/{block}", []string{"GET"}, map[string]http.HandlerFunc{
 		"GET": s.serveBlock})
 	return mux

@@ -176,8 +176,20 @@ func (c *Chain) comeBack(s *submission) {
 	}
 }
 
-// expire answers who has waited too long, and looks for what a consenter that hears from no leader may have missed.
-func (c *Chain) expire() {
+// silentAnswer is how long an orderer that leads no more is waited for.
+const silentAnswer = time.Second
+
+// lastHeard is when a member was heard from, or began to be listened to.
+func (c *Chain) lastHeard(id uint64) time.Time {
+	if at := c.heard[id]; at.After(c.changedAt) {
+		return at
+	}
+	return c.changedAt
+}
+
+// expire answers who has waited too long, looks for another leader if the one there is has fallen silent, and for what a
+// consenter that hears from no leader may have missed.
+func (c *Chain) expire() error {
 	now, patience := time.Now(), c.patience()
 	late := func(s *submission) bool {
 		if now.Sub(s.since) <= patience {
@@ -194,11 +206,13 @@ func (c *Chain) expire() {
 		c.proposed, c.configOut = nil, false
 		c.next, c.previous = c.store.Height(), c.tipHash
 	}
-	var lost []*submission
 	lead := c.node.Leader()
+	silent := lead != 0 && lead != c.self && now.Sub(c.lastHeard(lead)) > c.silence()
+	var lost []*submission
 	c.mu.Lock()
 	for s, to := range c.away {
-		if age := now.Sub(s.since); age > 2*patience || age > patience && to != lead {
+		// A leader that lost the lead answers soon, if it lives.
+		if now.Sub(s.since) > patience || silent && to == lead || to != lead && now.Sub(c.changedAt) > silentAnswer {
 			lost = append(lost, s)
 		}
 	}
@@ -207,7 +221,7 @@ func (c *Chain) expire() {
 	c.mu.Unlock()
 	c.answer(mayBe, lost...)
 
-	if c.node.Leader() != 0 {
+	if lead != 0 && !silent {
 		c.leaderSeen = now
 	}
 	if behind := c.snapshot != nil || now.Sub(c.leaderSeen) > patience; behind && c.cfg.Pull != nil && len(c.voters) != 1 {
@@ -215,4 +229,17 @@ func (c *Chain) expire() {
 	} else {
 		c.stopPull()
 	}
+	for _, keys := range c.former {
+		if now.After(keys.until) {
+			if err := c.connect(); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	c.publish()
+	if silent {
+		return c.leaderGone()
+	}
+	return nil
 }

@@ -16,6 +16,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -55,6 +57,18 @@ type Member struct {
 	Address   string // host:port
 	ServerKey []byte
 	ClientKey []byte
+	// FormerServerKey and FormerClientKey are accepted as well, while a certificate is being changed.
+	FormerServerKey []byte
+	FormerClientKey []byte
+}
+
+func (m *Member) same(o *Member) bool {
+	return m.Address == o.Address && bytes.Equal(m.ServerKey, o.ServerKey) && bytes.Equal(m.FormerServerKey, o.FormerServerKey)
+}
+
+// name tells connections apart that are not to be shared.
+func (m *Member) name() string {
+	return m.Address + "\x00" + string(m.ServerKey) + "\x00" + string(m.FormerServerKey)
 }
 
 // Receiver is a channel's end.
@@ -74,6 +88,8 @@ type Receiver interface {
 type Cluster struct {
 	cfg    Config
 	closed chan struct{}
+	sent   *prometheus.CounterVec // bytes
+	count  *prometheus.CounterVec // messages
 
 	mu       sync.RWMutex // guards what follows
 	channels map[string]*Channel
@@ -109,7 +125,27 @@ func New(cfg Config) *Cluster {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Cluster{cfg: cfg, closed: make(chan struct{}), channels: map[string]*Channel{}, conns: map[string]*connection{}}
+	labels := []string{"channel", "to", "kind"}
+	return &Cluster{cfg: cfg, closed: make(chan struct{}), channels: map[string]*Channel{}, conns: map[string]*connection{},
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hansa_cluster_sent_bytes_total", Help: "Bytes of messages sent to another consenter, by its address."}, labels),
+		count: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "hansa_cluster_sent_messages_total", Help: "Messages sent to another consenter: of consensus, and envelopes for the leader."}, labels)}
+}
+
+// Collectors are the metrics of all links.
+func (c *Cluster) Collectors() []prometheus.Collector { return []prometheus.Collector{c.sent, c.count} }
+
+// link counts what is sent to one member in one channel.
+type link struct{ bytes, messages prometheus.Counter }
+
+func (ch *Channel) link(m Member, kind string) link {
+	return link{ch.cluster.sent.WithLabelValues(ch.id, m.Address, kind), ch.cluster.count.WithLabelValues(ch.id, m.Address, kind)}
+}
+
+func (l link) add(n int) {
+	l.bytes.Add(float64(n))
+	l.messages.Inc()
 }
 
 // Open makes a channel known. Nobody may speak in it before Configure.
@@ -161,11 +197,16 @@ func (ch *Channel) Configure(self uint64, members []Member) {
 	for _, m := range members {
 		if m.ID != self {
 			wanted[m.ID] = m
-			ch.byKey[string(m.ClientKey)] = m.ID
+			if len(m.FormerClientKey) > 0 {
+				ch.byKey[string(m.FormerClientKey)] = m.ID
+			}
 		}
 	}
+	for id, m := range wanted { // who has a key now goes before who had it
+		ch.byKey[string(m.ClientKey)] = id
+	}
 	for id, r := range ch.peers {
-		if m, ok := wanted[id]; !ok || m.Address != r.member.Address || string(m.ServerKey) != string(r.member.ServerKey) {
+		if m, ok := wanted[id]; !ok || !m.same(&r.member) {
 			delete(ch.peers, id)
 			gone = append(gone, r)
 		}
@@ -234,7 +275,7 @@ func (ch *Channel) peer(id uint64) *remote {
 
 // connect returns the connection to a member. The caller holds mu.
 func (c *Cluster) connect(m Member) (*grpc.ClientConn, error) {
-	name := m.Address + "\x00" + string(m.ServerKey)
+	name := m.name()
 	if known := c.conns[name]; known != nil {
 		known.uses++
 		return known.ClientConn, nil
@@ -249,7 +290,8 @@ func (c *Cluster) connect(m Member) (*grpc.ClientConn, error) {
 			// The pinned key replaces the chain of authorities: it is what the channel's members agreed on.
 			InsecureSkipVerify: true,
 			VerifyConnection: func(s tls.ConnectionState) error {
-				if len(s.PeerCertificates) == 0 || string(s.PeerCertificates[0].RawSubjectPublicKeyInfo) != string(m.ServerKey) {
+				key := s.PeerCertificates[0].RawSubjectPublicKeyInfo // a TLS server has one
+				if !bytes.Equal(key, m.ServerKey) && (len(m.FormerServerKey) == 0 || !bytes.Equal(key, m.FormerServerKey)) {
 					return errors.New("the node at " + m.Address + " shows another TLS certificate than the channel's config names")
 				}
 				return nil
@@ -271,7 +313,7 @@ func (c *Cluster) connect(m Member) (*grpc.ClientConn, error) {
 const maxMessage = 100 << 20 // Fabric's
 
 func (c *Cluster) disconnect(m Member) {
-	name := m.Address + "\x00" + string(m.ServerKey)
+	name := m.name()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.conns[name]

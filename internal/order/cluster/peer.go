@@ -120,6 +120,7 @@ func (r *remote) sendMessages(ctx context.Context) {
 	var stream stepStream
 	var cancel context.CancelFunc
 	var ended chan error
+	sent := r.channel.link(r.member, "consensus")
 	well := true
 	for {
 		var m *raftpb.Message
@@ -146,6 +147,7 @@ func (r *remote) sendMessages(ctx context.Context) {
 			}
 		}
 		if err == nil {
+			sent.add(len(payload))
 			if !well {
 				log.Info("connected to consenter")
 				well = true
@@ -243,6 +245,7 @@ func (s *submits) expect(f *forwarded) bool {
 
 func (r *remote) sendEnvelopes(ctx context.Context) {
 	var s *submits
+	sent := r.channel.link(r.member, "envelopes")
 	for {
 		var f *forwarded
 		select {
@@ -266,6 +269,8 @@ func (r *remote) sendEnvelopes(ctx context.Context) {
 			}
 		}
 		// An error here ends the stream too, and then everything that waits is answered with it.
-		_ = s.Send(request)
+		if s.Send(request) == nil {
+			sent.add(proto.Size(f.env))
+		}
 	}
 }

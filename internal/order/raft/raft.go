@@ -9,6 +9,9 @@
 // side by side. A single member commits in one fsync however many entries are proposed before one Advance. After a crash at any byte, Open gives back every committed entry behind Config.Applied; a torn end
 // of the log is cut, damage anywhere else is a CorruptLogError.
 //
+// A member whose log was lost is told from a new one as far as that can be (Config.Doubtful, ErrForgot): until it has
+// caught up it elects nobody who may lack what it has forgotten.
+//
 // Left out: connections between members (Transport is the seam), and what a snapshot stands for: a member that fell behind
 // the compacted log is sent one that says where the log begins, and its owner fetches the blocks another way before it
 // steps that message in.
@@ -21,6 +24,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"time"
 
 	etcd "go.etcd.io/raft/v3"
@@ -45,6 +50,10 @@ type Config struct {
 	Join bool
 	// Applied is the index of the last entry whose effect the owner has kept.
 	Applied uint64
+	// Doubtful says that this member may have had a log, if there is none now: it could have made promises that it does not
+	// remember. Until a leader has brought it up to date it does not vote, nor stand for election, unless nobody whom it
+	// would vote for knows more than the members' names.
+	Doubtful bool
 	// Elsewhere says that the owner may have got effects of entries from elsewhere than this log, so that Applied says
 	// nothing about what the log holds. Entries up to Applied may then be returned again. Without it they never are.
 	Elsewhere     bool
@@ -67,6 +76,10 @@ type Committed struct {
 // ErrDropped says that a payload was not accepted: this node is not the leader, or has too much uncommitted.
 var ErrDropped = errors.New("proposal dropped")
 
+// ErrForgot says that this member once acknowledged entries that its log does not have: the log was lost, or restored from
+// an old copy. It must not go on as this member, whose promises it does not know.
+var ErrForgot = errors.New("the consensus log lacks what this node once acknowledged")
+
 // Node is a member. All methods are for one goroutine.
 type Node struct {
 	cfg     Config
@@ -78,9 +91,13 @@ type Node struct {
 	leading bool
 	settled uint64 // the term of the newest committed entry
 	applied uint64
+	doubted bool // see Config.Doubtful; for as long as doubtFile is there
 	syncs   int
 	waited  time.Duration
 }
+
+// doubtFile stands in the log's folder until a member that started without a log has been brought up to date.
+const doubtFile = "doubted"
 
 // storage is what raft reads: etcd's memory storage, with the members kept apart because they change between snapshots.
 type storage struct {
@@ -106,6 +123,9 @@ func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 
 // Exists says whether a log has been started in dir, that is whether a member would remember anything.
 func Exists(dir string) (bool, error) {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
 	w, st, err := openWAL(dir)
 	if err != nil {
 		return false, err
@@ -141,6 +161,11 @@ func open(cfg Config, w *wal, st *state) (*Node, error) {
 		}
 		if cfg.Applied != 0 && !cfg.Join {
 			return nil, fmt.Errorf("the raft log in %s is missing, yet entry %d has been applied: restore the folder, or remove the channel and join it again", cfg.Dir, cfg.Applied)
+		}
+		if cfg.Doubtful {
+			if err := os.WriteFile(filepath.Join(cfg.Dir, doubtFile), nil, 0o640); err != nil {
+				return nil, fmt.Errorf("start raft log: %w", err)
+			}
 		}
 		st = &state{base: raftpb.EnsureSnapshot(nil), conf: raftpb.EnsureConfState(nil)}
 		if err := w.startSegment(st); err != nil {
@@ -190,6 +215,11 @@ func open(cfg Config, w *wal, st *state) (*Node, error) {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	n := &Node{cfg: cfg, raw: raw, storage: s, wal: w, hard: s.hard, applied: applied}
+	if _, err := os.Stat(filepath.Join(cfg.Dir, doubtFile)); err == nil {
+		n.doubted = true
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open raft log: %w", err)
+	}
 	if last, _ := s.LastIndex(); last == 0 && !cfg.Join && len(cfg.Members) > 0 {
 		peers := make([]etcd.Peer, len(cfg.Members))
 		for i, id := range cfg.Members {
@@ -216,8 +246,39 @@ func (n *Node) Propose(data []byte) error {
 	return nil
 }
 
-// Tick moves raft's clock on by one tick.
-func (n *Node) Tick() { n.raw.Tick() }
+// Tick moves raft's clock on by one tick. The clock of a member that must not stand for election stands still.
+func (n *Node) Tick() {
+	if n.mayStand() {
+		n.raw.Tick()
+	}
+}
+
+// mayStand says whether this member may ask for votes: one that is doubted only as long as it knows no more than the
+// members' names, since who votes for it then has nothing to lose either.
+func (n *Node) mayStand() bool {
+	last, _ := n.storage.LastIndex()
+	return !n.doubted || n.leading || last <= uint64(len(n.cfg.Members))
+}
+
+// mayVote says whether this member may answer a request for its vote.
+func (n *Node) mayVote(m *raftpb.Message) bool {
+	names := uint64(len(n.cfg.Members))
+	last, _ := n.storage.LastIndex()
+	return !n.doubted || last <= names && m.GetIndex() <= names && m.GetLogTerm() <= 1
+}
+
+// trust ends the doubt when this member has all that a leader of now has committed, or leads itself.
+func (n *Node) trust() error {
+	if !n.doubted || n.lead == 0 || n.settled == 0 || n.settled != n.Term() {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(n.cfg.Dir, doubtFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("keep raft log: %w", err)
+	}
+	n.doubted = false
+	n.cfg.Log.Info("the consensus log is complete: this node votes")
+	return nil
+}
 
 // ProposeChange makes the member of that id join or leave the cluster, if this node leads. One change at a time: raft
 // ignores another until the first is in force, which Members tells.
@@ -239,6 +300,9 @@ func (n *Node) ProposeChange(id uint64, add bool) error {
 
 // Campaign asks for the lead now, not an election timeout later. The other members refuse while they hear from a leader.
 func (n *Node) Campaign() error {
+	if !n.mayStand() {
+		return nil
+	}
 	if err := n.raw.Campaign(); err != nil {
 		return fmt.Errorf("campaign: %w", err)
 	}
@@ -288,8 +352,20 @@ func (n *Node) SnapshotSent(id uint64, ok bool) {
 // for. Messages of kinds that members do not send each other are ignored. An error is final.
 func (n *Node) Step(m *raftpb.Message) (err error) {
 	switch m.GetType() {
-	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
-		raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgSnap, raftpb.MsgTimeoutNow:
+	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgHeartbeatResp, raftpb.MsgSnap:
+	case raftpb.MsgVote, raftpb.MsgPreVote:
+		if !n.mayVote(m) {
+			return nil
+		}
+	case raftpb.MsgTimeoutNow:
+		if !n.mayStand() {
+			return nil
+		}
+	case raftpb.MsgHeartbeat:
+		// A leader tells of no more than this member has acknowledged to it.
+		if last, _ := n.storage.LastIndex(); m.GetCommit() > last && m.GetTerm() >= n.Term() {
+			return fmt.Errorf("%w: it ends at entry %d, and the leader has had entry %d from here", ErrForgot, last, m.GetCommit())
+		}
 	default:
 		return nil
 	}
@@ -369,7 +445,7 @@ func (n *Node) Advance() (out []Committed, err error) {
 			return out, err
 		}
 	}
-	return out, nil
+	return out, n.trust()
 }
 
 // send hands messages out. A leader's go before its own fsync (thesis, 10.2.1): its own copy of an entry counts towards
