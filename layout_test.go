@@ -26,7 +26,7 @@ var floors = [][]string{
 	3: {"internal/ledger", "internal/simulation"},
 	4: {"internal/endorse", "internal/validate", "internal/order", "internal/deliver", "internal/discovery", "internal/lifecycle",
 		"internal/contracthost", "internal/qscc", "internal/cscc", "internal/ca", "internal/builder", "internal/admin", "internal/snapshots"},
-	5: {"internal/commit", "internal/gateway", "internal/provision", "internal/audit", "internal/bench", "internal/courier", "internal/fabricconfig", "internal/membership", "internal/reconfigure"},
+	5: {"internal/commit", "internal/gateway", "internal/provision", "internal/audit", "internal/bench", "internal/courier", "internal/gossip", "internal/fabricconfig", "internal/membership", "internal/reconfigure"},
 	6: {"internal/node"},
 	7: {"cmd/hansa"},
 }

@@ -71,7 +71,7 @@ func NewDirectory(c Config) (*Directory, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	pkiID, err := peerID(c.Signer.Serialize())
+	pkiID, err := PKIID(c.Signer.Serialize())
 	if err != nil {
 		return nil, err
 	}
@@ -224,8 +224,8 @@ func (d *Directory) self(channelID string, ch Channel) (*Member, error) {
 	defer d.mu.Unlock()
 	now := d.config.Now()
 	if d.alive == nil || now.Sub(d.aliveAt) >= refresh {
-		if d.alive, err = seal(d.config.Signer, &gossippb.GossipMessage{Tag: gossippb.GossipMessage_EMPTY, Content: &gossippb.GossipMessage_AliveMsg{AliveMsg: &gossippb.AliveMessage{
-			Membership: &gossippb.Member{Endpoint: d.config.Address, PkiId: d.pkiID}, Timestamp: d.next()}}}); err != nil {
+		if d.alive, err = Seal(d.config.Signer, &gossippb.GossipMessage{Tag: gossippb.GossipMessage_EMPTY, Content: &gossippb.GossipMessage_AliveMsg{AliveMsg: &gossippb.AliveMessage{
+			Membership: &gossippb.Member{Endpoint: d.config.Address, Metadata: []byte(mark), PkiId: d.pkiID}, Timestamp: d.next(), Identity: d.config.Signer.Serialize()}}}); err != nil {
 			return nil, err
 		}
 		d.aliveAt = now
@@ -236,8 +236,8 @@ func (d *Directory) self(channelID string, ch Channel) (*Member, error) {
 		for _, name := range slices.Sorted(maps.Keys(runs)) {
 			properties.Chaincodes = append(properties.Chaincodes, &gossippb.Chaincode{Name: name, Version: runs[name]})
 		}
-		if v.state, err = seal(d.config.Signer, &gossippb.GossipMessage{Tag: gossippb.GossipMessage_CHAN_OR_ORG, Content: &gossippb.GossipMessage_StateInfo{StateInfo: &gossippb.StateInfo{
-			Timestamp: d.next(), PkiId: d.pkiID, Channel_MAC: channelMAC(d.pkiID, channelID), Properties: properties}}}); err != nil {
+		if v.state, err = Seal(d.config.Signer, &gossippb.GossipMessage{Tag: gossippb.GossipMessage_CHAN_OR_ORG, Content: &gossippb.GossipMessage_StateInfo{StateInfo: &gossippb.StateInfo{
+			Timestamp: d.next(), PkiId: d.pkiID, Channel_MAC: ChannelMAC(d.pkiID, channelID), Properties: properties}}}); err != nil {
 			return nil, err
 		}
 		v.stateAt, v.height, v.contracts = now, height, runs
@@ -375,7 +375,56 @@ func (d *Directory) reached(channelID, address string, ok bool) {
 	d.version.Add(1)
 }
 
-// learn takes note of what a peer says of itself, whoever passed it on.
+// Statements are what the channel's live peers say of themselves, this one first.
+func (d *Directory) Statements(channelID string) ([]*discoverypb.Peer, error) {
+	ch, ok := d.config.Channel(channelID)
+	if !ok {
+		return nil, fmt.Errorf("this peer has not joined channel %s", channelID)
+	}
+	self, err := d.self(channelID, ch)
+	if err != nil {
+		return nil, err
+	}
+	all := []*discoverypb.Peer{self.message}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.config.Now()
+	for _, m := range d.view(channelID, ch.Bundle()).members {
+		if now.Sub(m.last) < d.config.Expiry {
+			all = append(all, m.message)
+		}
+	}
+	return all, nil
+}
+
+// Strangers are the channel's anchor peers, MSP id by address, that are not known to be of Hansa.
+func (d *Directory) Strangers(channelID string) map[string]string {
+	ch, ok := d.config.Channel(channelID)
+	if !ok {
+		return nil
+	}
+	bundle := ch.Bundle()
+	found := anchors(bundle)
+	delete(found, d.config.Address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, m := range d.view(channelID, bundle).members {
+		if m.marked {
+			delete(found, m.Address)
+		}
+	}
+	return found
+}
+
+// Hear takes note of what a peer says of itself, whoever passed it on.
+func (d *Directory) Hear(channelID string, p *discoverypb.Peer) error {
+	ch, ok := d.config.Channel(channelID)
+	if !ok {
+		return fmt.Errorf("this peer has not joined channel %s", channelID)
+	}
+	return d.learn(ch, channelID, p)
+}
+
 func (d *Directory) learn(ch Channel, channelID string, p *discoverypb.Peer) error {
 	s, err := readStatement(p)
 	if err != nil {
@@ -407,7 +456,7 @@ func (d *Directory) learn(ch Channel, channelID string, p *discoverypb.Peer) err
 		return fmt.Errorf("more than %d peers of %s", maxMembers, m.MSPID)
 	}
 	if known == nil || s.alive.after(known.alive) {
-		m.Address, m.alive, m.last = s.address, s.alive, d.config.Now()
+		m.Address, m.marked, m.alive, m.last = s.address, s.marked, s.alive, d.config.Now()
 		m.message.MembershipInfo = bare(p.MembershipInfo)
 	}
 	if known == nil || s.state.after(known.state) {

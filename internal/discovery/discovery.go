@@ -2,13 +2,14 @@
 // together can endorse a transaction. It serves both as discovery.Discovery, as
 // clients of Hyperledger Fabric know it, and tells this peer's own gateway.
 //
-// Peers find each other without a gossip protocol: every peer asks the anchor
+// Hansa's peers find each other without a gossip protocol: every peer asks the anchor
 // peers of the channel's members, and the peers that those name, for the peers
 // that they know, and shows its own messages as it asks. What a peer says of
 // itself, its address, its ledger's height and the contracts that it runs, is
 // signed by it in Fabric's gossip format, so it does not matter who passes it on.
 // A peer that has not been heard of for a while is dropped; the anchor peers of
-// the configuration stay candidates.
+// the configuration stay candidates. What gossip tells of Fabric's peers goes in by
+// Directory.Hear, and comes out for them by Directory.Statements.
 //
 // It leaves out what contracts and their policies are (Channel, Rules), and
 // connections (Dialer). Open directory.go for how peers are found, layout.go for how
@@ -106,8 +107,11 @@ const (
 	lifecycleVersion   = "1"
 )
 
-// peerID computes a peer's PKI-ID from its serialized identity.
-func peerID(serialized []byte) ([]byte, error) {
+// mark is what Hansa's peers state as their metadata: they ask each other, and gossip with other peers only.
+const mark = "hansa"
+
+// PKIID computes a peer's PKI-ID, as which Fabric's messages name it, from its serialized identity.
+func PKIID(serialized []byte) ([]byte, error) {
 	id := &msppb.SerializedIdentity{}
 	if err := proto.Unmarshal(serialized, id); err != nil {
 		return nil, fmt.Errorf("decode identity: %w", err)
@@ -118,22 +122,23 @@ func peerID(serialized []byte) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// channelMAC binds a StateInfo to its peer and channel.
-func channelMAC(pkiID []byte, channelID string) []byte {
+// ChannelMAC binds a message of a peer to a channel, without naming it.
+func ChannelMAC(pkiID []byte, channelID string) []byte {
 	h := sha256.New()
 	h.Write(pkiID)
 	h.Write([]byte(channelID))
 	return h.Sum(nil)
 }
 
-func seal(s envelope.Signer, m *gossippb.GossipMessage) (*gossippb.Envelope, error) {
+// Seal signs a message of this peer.
+func Seal(s envelope.Signer, m *gossippb.GossipMessage) (*gossippb.Envelope, error) {
 	payload, err := proto.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
 	signature, err := s.Sign(payload)
 	if err != nil {
-		return nil, fmt.Errorf("sign what this peer says of itself: %w", err)
+		return nil, fmt.Errorf("sign a message to other peers: %w", err)
 	}
 	return &gossippb.Envelope{Payload: payload, Signature: signature}, nil
 }

@@ -30,6 +30,7 @@ type Member struct {
 	Failed bool
 
 	pkiID    string
+	marked   bool // as a peer of Hansa
 	identity *identity.Identity
 	message  *discoverypb.Peer
 	alive    stamp
@@ -63,6 +64,7 @@ type statement struct {
 	message   *discoverypb.Peer
 	pkiID     []byte
 	address   string
+	marked    bool
 	alive     stamp
 	state     stamp
 	height    uint64
@@ -80,12 +82,12 @@ func readStatement(p *discoverypb.Peer) (*statement, error) {
 	if err := proto.Unmarshal(p.GetStateInfo().GetPayload(), stateMessage); err != nil {
 		return nil, fmt.Errorf("decode state info: %w", err)
 	}
-	pkiID, err := peerID(p.GetIdentity())
+	pkiID, err := PKIID(p.GetIdentity())
 	if err != nil {
 		return nil, err
 	}
 	alive, state := aliveMessage.GetAliveMsg(), stateMessage.GetStateInfo()
-	s := &statement{message: p, pkiID: pkiID, address: alive.GetMembership().GetEndpoint(),
+	s := &statement{message: p, pkiID: pkiID, address: alive.GetMembership().GetEndpoint(), marked: string(alive.GetMembership().GetMetadata()) == mark,
 		alive: stampOf(alive.GetTimestamp()), state: stampOf(state.GetTimestamp()), mac: state.GetChannel_MAC(),
 		height: state.GetProperties().GetLedgerHeight(), left: state.GetProperties().GetLeftChannel(), contracts: map[string]string{}}
 	switch {
@@ -121,7 +123,7 @@ func (s *statement) verify(b *channel.Bundle) (*identity.Identity, error) {
 	if !isApplicationMember(b, id.MSPID()) {
 		return nil, fmt.Errorf("%s has no peers on channel %s", id.MSPID(), b.ID())
 	}
-	if !bytes.Equal(s.mac, channelMAC(s.pkiID, b.ID())) {
+	if !bytes.Equal(s.mac, ChannelMAC(s.pkiID, b.ID())) {
 		return nil, fmt.Errorf("the peer %s states its height of another channel than %s", s.address, b.ID())
 	}
 	for _, e := range []*gossippb.Envelope{s.message.MembershipInfo, s.message.StateInfo} {

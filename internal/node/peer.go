@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/hansa-ledger/hansa/internal/builder"
+	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/contracthost"
 	"github.com/hansa-ledger/hansa/internal/courier"
 	"github.com/hansa-ledger/hansa/internal/cscc"
@@ -31,12 +32,14 @@ import (
 	"github.com/hansa-ledger/hansa/internal/discovery"
 	"github.com/hansa-ledger/hansa/internal/endorse"
 	"github.com/hansa-ledger/hansa/internal/gateway"
+	"github.com/hansa-ledger/hansa/internal/gossip"
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/lifecycle"
 	"github.com/hansa-ledger/hansa/internal/qscc"
 	"github.com/hansa-ledger/hansa/internal/snapshots"
 	"github.com/hansa-ledger/hansa/internal/wire/discoverypb"
 	"github.com/hansa-ledger/hansa/internal/wire/gatewaypb"
+	"github.com/hansa-ledger/hansa/internal/wire/gossippb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 	"github.com/hansa-ledger/hansa/internal/wire/privatedatapb"
 )
@@ -195,6 +198,11 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	gatewaypb.RegisterGatewayServer(server, gatewayServer)
 	privatedatapb.RegisterPrivateDataServer(server, p.courier)
 	discoverypb.RegisterDiscoveryServer(server, discovery.NewService(p.directory, p.access, c.TLS.RequireClientCert))
+	rumours, err := p.newGossip()
+	if err != nil {
+		return err
+	}
+	gossippb.RegisterGossipServer(server, rumours)
 
 	l, err := listen("peer", c.Listen)
 	if err != nil {
@@ -210,6 +218,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	}
 	group.Go(func() error { return serveGRPC(ctx, server, l) })
 	group.Go(func() error { return p.directory.Run(ctx) })
+	group.Go(func() error { return rumours.Run(ctx) })
 	return nil
 }
 
@@ -218,6 +227,20 @@ func (p *peer) newDirectory() (*discovery.Directory, error) {
 		Signer: p.signer, MSPID: p.config.MSPID, Address: p.config.Address, CertHash: certHash(p.cert), Dial: p.conns, Log: p.log,
 		Channels: p.channels.Channels,
 		Channel:  func(id string) (discovery.Channel, bool) { return lookup[discovery.Channel](p.channels, id) },
+	})
+}
+
+// newGossip makes what tells peers of Fabric of this one.
+func (p *peer) newGossip() (*gossip.Service, error) {
+	return gossip.New(gossip.Config{
+		Signer: p.signer, CertHash: certHash(p.cert), Directory: p.directory, Dial: p.conns, Log: p.log, Channels: p.channels.Channels,
+		Bundle: func(id string) (*channel.Bundle, bool) {
+			ch, ok := p.channels.get(id)
+			if !ok {
+				return nil, false
+			}
+			return ch.Bundle(), true
+		},
 	})
 }
 
