@@ -118,7 +118,7 @@ func TestQueries(t *testing.T) {
 	for query, want := range map[string]string{
 		`{"selector":{"Owner":"Tom"},"sort":["Color"]}`: "No index exists for this sort, try indexing by the sort fields.",
 		`{"selector":{"Owner":{"$what":1}}}`:            "Invalid operator: $what",
-		`{"selector"`:                                   "unexpected end of JSON input",
+		`{"selector"`:                                   "unexpected EOF",
 	} {
 		if _, err := evaluate("QueryAssets", query); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", query, err, want)

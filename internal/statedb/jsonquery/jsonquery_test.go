@@ -161,7 +161,7 @@ func TestRefusals(t *testing.T) {
 		{`{"selector":{},"sort":"a"}`, prefix + "invalid_sort_json"},
 		{`{"selector":{},"fields":"a"}`, "fields definition must be an array"},
 		{`{"selector":{},"skip":-1}`, prefix + "invalid_non_neg_integer"},
-		{`{"selector":`, "unexpected end of JSON input"},
+		{`{"selector":`, "unexpected EOF"},
 		{`{"selector":` + strings.Repeat(`{"a":`, 300) + `1` + strings.Repeat(`}`, 301), "exceeded max depth"},
 		{`{"selector":{"$and":[` + strings.Repeat(`{"a":{"$regex":"a"}},`, 200) + `{}]}}`, prefix + "bad_arg"},
 		{`{"selector":{"a":{"$in":[` + strings.Repeat(" ", jsonquery.MaxQuery) + `]}}}`, "more than the"},

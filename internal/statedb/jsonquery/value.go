@@ -3,6 +3,7 @@ package jsonquery
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,7 +176,7 @@ func parseJSON(text string, limit int) (*value, error) {
 
 func (p *parser) unexpected() error {
 	if p.at >= len(p.text) {
-		return errors.New("unexpected end of JSON input")
+		return io.ErrUnexpectedEOF // what Fabric's decoder says
 	}
 	return fmt.Errorf("invalid character %q at position %d of JSON", p.text[p.at], p.at)
 }
