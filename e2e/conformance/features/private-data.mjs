@@ -7,8 +7,10 @@ import { invoke } from '../lib/tools.mjs';
 import { sha256 } from '../lib/wire.mjs';
 
 export default {
+    area: 'Contract features',
     title: 'Private data',
     about: 'Collections, implicit ones, dissemination and late pull, memberOnlyRead and memberOnlyWrite, requiredPeerCount, a collection\'s own endorsement policy',
+    setup: (net) => records(net),
     cases: [{
         name: 'a value reaches the peers of all members of its collection, and no block',
         run: async (net) => {

@@ -35,8 +35,10 @@ const one = async (net, member, number, options = {}) => {
 };
 
 export default {
+    area: 'Services',
     title: 'Blocks with private data',
     about: 'DeliverWithPrivateData: what members and others are given, ranges, and refusals',
+    setup: (net) => records(net),
     cases: [{
         name: 'a member of the collection is given the value with its block, by the stock gateway client',
         run: async (net) => {

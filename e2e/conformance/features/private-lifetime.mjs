@@ -15,8 +15,10 @@ async function pass(contract, blocks) {
 const hash = async (contract, collection, key) => text(await contract.evaluateTransaction('PrivateHash', collection, key));
 
 export default {
+    area: 'Contract features',
     title: 'The end of private data',
     about: 'blockToLive of a collection, and PurgePrivateData',
+    setup: (net) => records(net),
     cases: [{
         name: 'blockToLive: a value is there for that many blocks, then it and its hash are gone everywhere',
         run: async (net) => {

@@ -144,10 +144,10 @@ class RecordsContract extends Contract {
         await ctx.stub.putPrivateData(collection, key, Buffer.from(String(count)));
     }
 
-    // Endorsement of single keys.
+    // Endorsement of single keys: members are their MSP ids, with commas between.
 
-    async SetEndorsers(ctx, key, ...members) {
-        await ctx.stub.setStateValidationParameter(key, policyOf(members));
+    async SetEndorsers(ctx, key, members) {
+        await ctx.stub.setStateValidationParameter(key, policyOf(members.split(',')));
     }
 
     async GetEndorsers(ctx, key) {
@@ -162,13 +162,13 @@ class RecordsContract extends Contract {
         await ctx.stub.setStateValidationParameter(key, Buffer.alloc(0));
     }
 
-    async PutWithEndorsers(ctx, key, value, ...members) {
+    async PutWithEndorsers(ctx, key, value, members) {
         await ctx.stub.putState(key, Buffer.from(value));
-        await ctx.stub.setStateValidationParameter(key, policyOf(members));
+        await ctx.stub.setStateValidationParameter(key, policyOf(members.split(',')));
     }
 
-    async SetPrivateEndorsers(ctx, collection, key, ...members) {
-        await ctx.stub.setPrivateDataValidationParameter(collection, key, policyOf(members));
+    async SetPrivateEndorsers(ctx, collection, key, members) {
+        await ctx.stub.setPrivateDataValidationParameter(collection, key, policyOf(members.split(',')));
     }
 
     async GetPrivateEndorsers(ctx, collection, key) {
