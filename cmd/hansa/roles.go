@@ -13,11 +13,15 @@ import (
 )
 
 func newPeer() *cobra.Command {
-	return newRole("peer", "Run a peer: it endorses, validates and commits transactions and serves the Gateway",
+	c := newRole("peer", "Run a peer: it endorses, validates and commits transactions and serves the Gateway",
 		node.PeerExample, func() any { return &node.PeerConfig{} },
 		func(ctx context.Context, c any, level *slog.LevelVar, log *slog.Logger) error {
 			return node.RunPeer(ctx, *c.(*node.PeerConfig), level, log)
 		})
+	for _, offline := range offlineCommands() {
+		c.AddCommand(newOffline(offline))
+	}
+	return c
 }
 
 func newOrderer() *cobra.Command {

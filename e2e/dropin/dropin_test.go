@@ -168,10 +168,14 @@ func (w *world) startOrderer(data string) (stop func()) {
 }
 
 func (w *world) startPeer(data string) (stop func()) {
+	return w.start(data+".log", w.plan.Members[0].Peers[0].Operations, w.peerEnvironment(data), "peer", "node", "start")
+}
+
+func (w *world) peerEnvironment(data string) map[string]string {
 	m := w.plan.Members[0]
 	p := m.Peers[0]
 	dir := w.folder("peerOrganizations/" + m.Domain + "/peers/*")
-	return w.start(data+".log", p.Operations, map[string]string{
+	return map[string]string{
 		"CORE_PEER_ID": "peer0", "CORE_PEER_ADDRESS": p.Address(), "CORE_PEER_LISTENADDRESS": p.Address(),
 		"CORE_PEER_CHAINCODELISTENADDRESS": at(p.Chaincode), "CORE_PEER_CHAINCODEADDRESS": at(p.Chaincode),
 		"CORE_PEER_GOSSIP_BOOTSTRAP": p.Address(), "CORE_PEER_GOSSIP_EXTERNALENDPOINT": p.Address(),
@@ -180,7 +184,21 @@ func (w *world) startPeer(data string) (stop func()) {
 		"CORE_PEER_TLS_ROOTCERT_FILE": filepath.Join(dir, "tls/ca.crt"), "CORE_PEER_FILESYSTEMPATH": data,
 		"CORE_PEER_LIMITS_CONCURRENCY_ENDORSERSERVICE": "5000", "CORE_OPERATIONS_LISTENADDRESS": at(p.Operations),
 		"CORE_LEDGER_SNAPSHOTS_ROOTDIR": filepath.Join(data, "snapshots"), "CORE_VM_ENDPOINT": "", "CORE_PEER_FUTURE": "bright",
-	}, "peer", "node", "start")
+	}
+}
+
+// peerNode runs a command of `peer node` on the data of the peer; it has to fail with a text, or to succeed if that is empty.
+func (w *world) peerNode(data, want string, args ...string) {
+	w.t.Helper()
+	c := exec.Command(filepath.Join(w.bin, "peer"), append([]string{"node"}, args...)...)
+	c.Env = append(os.Environ(), "FABRIC_CFG_PATH="+w.cfg)
+	for name, value := range w.peerEnvironment(data) {
+		c.Env = append(c.Env, name+"="+value)
+	}
+	output, err := c.CombinedOutput()
+	if (err == nil) != (want == "") || !strings.Contains(string(output), want) {
+		w.t.Errorf("peer node %s: %v, want %q: %s", strings.Join(args, " "), err, want, output)
+	}
 }
 
 // joinOrderer does what osnadmin channel join does.
@@ -253,7 +271,19 @@ func TestDropIn(t *testing.T) {
 	}
 	must(t, ready())
 
+	w.peerNode(peerData, "as another peer node command is executing, wait for that command to complete its execution", "reset")
 	stop()
+	w.peerNode(peerData, "Must supply channel ID", "rollback", "-b", "0")
+	w.peerNode(peerData, "Must supply channel ID", "pause")
+	w.peerNode(peerData, "ledgerID [nosuch] does not exist", "rollback", "-c", "nosuch", "-b", "0")
+	w.peerNode(peerData, "target block number [1] should be less than the biggest block number [1]", "rollback", "-c", w.plan.Channel, "--blockNumber", "1")
+	w.peerNode(peerData, "unjoin channel [nosuch]: cannot update ledger status, ledger [nosuch] does not exist", "unjoin", "-c", "nosuch")
+	w.peerNode(peerData, "No upgrade is required", "upgrade-dbs")
+	w.peerNode(peerData, "", "rollback", "--channelID", w.plan.Channel, "-b", "0")
+	w.peerNode(peerData, "", "pause", "-c", w.plan.Channel)
+	w.peerNode(peerData, "", "resume", "-c", w.plan.Channel)
+	w.peerNode(peerData, "", "reset")
+	w.peerNode(peerData, "", "rebuild-dbs")
 	w.startPeer(peerData)
 	w.Await("the approval after a restart", ready)
 	for file, want := range map[string][]string{

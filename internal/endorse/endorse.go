@@ -43,6 +43,9 @@ type Channel interface {
 	Height() uint64
 	// Snapshot opens the state as of now.
 	Snapshot() (Snapshot, error)
+	// Rebuilding is true while the channel lacks blocks that it once had: its state is of the past, and what was
+	// endorsed on it could contradict what was endorsed before.
+	Rebuilding() bool
 }
 
 // Snapshot is the state as of one height, until it is closed.

@@ -82,6 +82,9 @@ func unpack(signed *peerpb.SignedProposal) (*proposal, error) {
 	return p, nil
 }
 
+// errRebuilding has Fabric's words.
+var errRebuilding = errors.New("endorse requests are blocked while ledgers are being rebuilt")
+
 // admit decides whether a proposal may run at all.
 func (e *Endorser) admit(r *run) error {
 	p := r.proposal
@@ -102,6 +105,9 @@ func (e *Endorser) admit(r *run) error {
 	}
 	if e.isSystem(p.contract) {
 		return nil // each checks for itself
+	}
+	if r.channel.Rebuilding() {
+		return errRebuilding
 	}
 	if err := r.checkACL("peer/Propose", p.creator); err != nil {
 		e.metrics.denied.WithLabelValues(p.channelID).Inc()

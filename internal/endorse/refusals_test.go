@@ -271,6 +271,25 @@ func TestDuplicate(t *testing.T) {
 	}
 }
 
+// TestRebuilding proposes to a peer whose channel was rolled back: contracts have to wait, questions about blocks have not.
+func TestRebuilding(t *testing.T) {
+	w := newWorld(t)
+	w.contract = (&golden{}).execute
+	w.to(36)
+	p := w.peers["AlphaMSP"]
+	w.install(p)
+	w.rebuilding = true
+	call := run("orcc", ops(t, []string{"put", "k", "1"}))
+	const want = "endorse requests are blocked while ledgers are being rebuilt"
+	if res, err := w.propose(p, p.client, call); err == nil || err.Error() != want || res.GetResponse().GetStatus() != 500 {
+		t.Errorf("answer %v, error %v", res, err)
+	}
+	w.rebuilding = false
+	if res, err := w.propose(p, p.client, call); err != nil || res.Response.Status != 200 {
+		t.Errorf("answer %v, error %v", res, err)
+	}
+}
+
 // TestLimits overloads a peer.
 func TestLimits(t *testing.T) {
 	w := newWorld(t)

@@ -150,6 +150,7 @@ func (c channelAt) Bundle() *channel.Bundle             { return c.at.bundle }
 func (c channelAt) Height() uint64                      { return c.at.Height() }
 func (c channelAt) HasTx(id string) (bool, error)       { return c.w.ledger.HasTx(id) }
 func (c channelAt) Snapshot() (endorse.Snapshot, error) { return pinned{c.at.Snapshot}, nil }
+func (c channelAt) Rebuilding() bool                    { return c.w.rebuilding }
 
 // world is the golden ledger on a real one, block by block, with a peer for each of its members.
 type world struct {
@@ -166,6 +167,8 @@ type world struct {
 	clock    func() time.Time
 	holders  []string // members whose private data the ledger gets
 	limit    func(*endorse.Config)
+
+	rebuilding bool
 }
 
 type peer struct {

@@ -17,8 +17,8 @@ import (
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
 
-// bootstrapDir is where a ledger keeps the snapshot that it began with.
-const bootstrapDir = "bootstrap"
+// BootstrapDir is the folder in a ledger's own where it keeps the snapshot that it began with; others have none.
+const BootstrapDir = "bootstrap"
 
 // BeforeSnapshotError is for a block or transaction from before the snapshot that the ledger began with. It is an
 // ErrNotFound. Its text is Fabric's, which clients get to see.
@@ -32,7 +32,7 @@ func (l *Ledger) First() uint64 { return l.first }
 
 // Bootstrapped is the folder with the snapshot that the ledger began with; ok is false if it began with a genesis block.
 func (l *Ledger) Bootstrapped() (dir string, ok bool) {
-	return l.config.FS.PathJoin(l.config.Dir, bootstrapDir), l.boot != nil
+	return l.config.FS.PathJoin(l.config.Dir, BootstrapDir), l.boot != nil
 }
 
 func (l *Ledger) reaches(n uint64) error {
@@ -72,7 +72,7 @@ func Bootstrap(ctx context.Context, config Config, from, staging string, check f
 }
 
 func build(ctx context.Context, config Config, fs vfs.FS, from, staging string, check func(*Snapshot) error) error {
-	files := fs.PathJoin(staging, bootstrapDir)
+	files := fs.PathJoin(staging, BootstrapDir)
 	if err := fs.MkdirAll(files, 0o750); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func move(fs vfs.FS, from, to string) error {
 // findBootstrap says whether the ledger began with a snapshot.
 func (l *Ledger) findBootstrap() error {
 	fs := l.config.FS
-	dir := fs.PathJoin(l.config.Dir, bootstrapDir)
+	dir := fs.PathJoin(l.config.Dir, BootstrapDir)
 	if _, err := fs.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -137,7 +137,7 @@ const importBatchBytes = 1 << 20
 func (l *Ledger) importBootstrap() error {
 	i := &importing{ledger: l, batch: l.db.NewBatch(), lives: map[rwset.Place]uint64{}, read: map[string]bool{}}
 	defer func() { i.batch.Close() }()
-	m, err := snapshotfile.Read(context.Background(), l.config.FS, l.config.FS.PathJoin(l.config.Dir, bootstrapDir), snapshotfile.Visitor{
+	m, err := snapshotfile.Read(context.Background(), l.config.FS, l.config.FS.PathJoin(l.config.Dir, BootstrapDir), snapshotfile.Visitor{
 		Public: i.public, Hashed: i.hashed, TxID: i.txID, Config: i.collections,
 	})
 	if err != nil {

@@ -77,12 +77,19 @@ func (c *channels) open() error {
 	if err := c.dropUnfinishedJoin(); err != nil {
 		return err
 	}
+	if _, err := finishUnjoins(c.peer.config.DataDir); err != nil {
+		return fmt.Errorf("remove channels that were unjoined: %w", err)
+	}
 	entries, err := os.ReadDir(c.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	for _, e := range entries {
 		if !e.IsDir() {
+			continue
+		}
+		if c.isPaused(e.Name()) {
+			c.peer.log.Info("the channel is paused", "channel", e.Name())
 			continue
 		}
 		l, err := c.openLedger(e.Name())
@@ -135,6 +142,9 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 	if ch.taken, err = snapshots.Open(snapshots.Config{Dir: filepath.Join(p.config.DataDir, "snapshots"), ChannelID: id, Ledger: l, Log: log}); err != nil {
 		return err
 	}
+	if height, ok := l.Regaining(); ok {
+		log.Info("the channel was rolled back: nothing is endorsed until it has its blocks again", "height", l.Height(), "until", height)
+	}
 	ch.Channel = pipeline
 	ch.definitions.committed(pipeline.Height(), true)
 	ch.puller = deliver.NewPuller(deliver.PullerConfig{
@@ -180,6 +190,9 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 func (c *channels) Join(_ context.Context, id string, genesis *commonpb.Block) error {
 	if _, ok := c.get(id); ok {
 		return fmt.Errorf("cannot create ledger from genesis block: ledger [%s] already exists with state [ACTIVE]", id)
+	}
+	if c.isPaused(id) {
+		return fmt.Errorf("cannot create ledger from genesis block: ledger [%s] already exists with state [INACTIVE]", id)
 	}
 	if err := c.notJoining(); err != nil {
 		return err
@@ -331,6 +344,12 @@ func (c *channels) Collect(metrics chan<- prometheus.Metric) {
 
 // HasTx tells whether a transaction id is used on the channel.
 func (ch *peerChannel) HasTx(id string) (bool, error) { return ch.Ledger().HasTx(id) }
+
+// Rebuilding tells whether the channel was rolled back and does not have all of its blocks again.
+func (ch *peerChannel) Rebuilding() bool {
+	_, rebuilding := ch.Ledger().Regaining()
+	return rebuilding
+}
 
 func (ch *peerChannel) snapshot() snapshot {
 	return snapshot{ch.Ledger().NewSnapshot(), &ch.definitions}

@@ -53,6 +53,9 @@ func (c *channels) JoinBySnapshot(_ context.Context, dir string) error {
 	if _, ok := c.get(m.ChannelID); ok {
 		return fmt.Errorf("ledger [%s] already exists with state [ACTIVE]", m.ChannelID)
 	}
+	if c.isPaused(m.ChannelID) {
+		return fmt.Errorf("ledger [%s] already exists with state [INACTIVE]", m.ChannelID)
+	}
 	if err := c.notJoining(); err != nil {
 		return err
 	}

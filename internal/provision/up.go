@@ -301,7 +301,11 @@ func (n *Network) joinPeer(ctx context.Context, m Member, p Peer, genesis *commo
 	if err != nil || slices.Contains(channels, n.Channel) {
 		return err
 	}
-	return peer.JoinChannel(ctx, genesis)
+	err = peer.JoinChannel(ctx, genesis)
+	if err != nil && strings.Contains(err.Error(), "already exists with state [INACTIVE]") {
+		return nil // an operator has paused it there
+	}
+	return err
 }
 
 // AdminPeer connects to a peer as its member's administrator.
