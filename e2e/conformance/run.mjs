@@ -1,5 +1,5 @@
 // Runs the conformance suite: the features in features/*.mjs, by name, each with its cases, against the network that conformance_test.go
-// started. `make conformance` runs all of it; `go test ./e2e/conformance -args -only NAME,NAME` runs some features and prints each case.
+// started. `make conformance` runs all of it; `go test -v ./e2e/conformance -args -only NAME,NAME` runs some of them.
 //
 // How to add a feature: a file features/NAME.mjs,
 //

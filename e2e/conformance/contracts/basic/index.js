@@ -14,7 +14,8 @@ const page = async ({ iterator, metadata }) => {
     const keys = [];
     for (let row = await iterator.next(); !row.done; row = await iterator.next()) keys.push(row.value.key);
     await iterator.close();
-    return { keys, count: metadata.fetchedRecordsCount, bookmark: metadata.bookmark };
+    // Of a page without rows the shim makes no metadata: on the wire it is empty.
+    return { keys, count: metadata?.fetchedRecordsCount ?? 0, bookmark: metadata?.bookmark ?? '' };
 };
 
 // Basic is the package's default contract.
@@ -105,12 +106,17 @@ class Basic extends Contract {
     // Another contract's function, given with its arguments as JSON, on this channel ('') or another.
     async Ask(ctx, contract, call, channel) {
         const answer = await ctx.stub.invokeChaincode(contract, JSON.parse(call), channel);
+        if (answer.status !== 200) throw new Error(`${contract} answers ${answer.status}: ${answer.message}`);
         return Buffer.from(answer.payload).toString();
     }
-    // AskThenFail and the like tell what becomes of the other's writes.
     async AskAndPut(ctx, contract, call, channel, key) {
-        await ctx.stub.invokeChaincode(contract, JSON.parse(call), channel);
+        await this.Ask(ctx, contract, call, channel);
         await ctx.stub.putState(key, Buffer.from('asked'));
+    }
+    // AskStatus does not mind what the answer is.
+    async AskStatus(ctx, contract, call, channel) {
+        const { status, message } = await ctx.stub.invokeChaincode(contract, JSON.parse(call), channel);
+        return { status, message };
     }
 
     async Fail(ctx, message) { throw new Error(message); }
