@@ -168,7 +168,7 @@ func (p *peer) indexFiles(packageID string) ([]contractpackage.Index, error) {
 	return pkg.Indexes()
 }
 
-// serveContracts opens the port where contracts register.
+// serveContracts opens the port where contracts register, until ctx ends: then their streams are cut, for they never end by themselves.
 func (p *peer) serveContracts(ctx context.Context, run func(func() error)) error {
 	address := p.config.Chaincode.Listen
 	if address == "" {
@@ -184,7 +184,14 @@ func (p *peer) serveContracts(ctx context.Context, run func(func() error)) error
 	}
 	server := grpc.NewServer(options...)
 	peerpb.RegisterChaincodeSupportServer(server, p.host)
-	run(func() error { return serveGRPC(ctx, server, l) })
+	run(func() error {
+		stop := context.AfterFunc(ctx, server.Stop)
+		err := server.Serve(l)
+		if stop() { // Serve failed by itself
+			return fmt.Errorf("serve contracts on %s: %w", address, err)
+		}
+		return nil
+	})
 	return nil
 }
 

@@ -97,6 +97,8 @@ func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.
 	defer p.host.Close()
 
 	group, ctx := errgroup.WithContext(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	p.channels = newChannels(ctx, group, p)
 	if p.directory, err = p.newDirectory(); err != nil {
 		return err
@@ -113,16 +115,12 @@ func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.
 	p.runInstalled(ctx, group.Go)
 	ops := &operations{level: level, check: p.channels.check}
 	if err := p.serve(ctx, group, serverConfig, endorser, ops); err != nil {
-		return errors.Join(err, p.abandon(group))
+		// End what was started when another part could not be.
+		stop()
+		return errors.Join(err, group.Wait())
 	}
 	ops.ready.Store(true)
 	log.Info("serving", "msp", c.MSPID, "address", c.Listen, "channels", p.channels.Channels())
-	return group.Wait()
-}
-
-// abandon ends what was started when another part could not be.
-func (p *peer) abandon(group *errgroup.Group) error {
-	p.channels.stop()
 	return group.Wait()
 }
 
@@ -208,15 +206,22 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	if err != nil {
 		return err
 	}
-	if err := p.serveContracts(ctx, group.Go); err != nil {
+	// Contracts are served as long as calls may need them.
+	contractsCtx, endContracts := context.WithCancel(context.WithoutCancel(ctx))
+	if err := p.serveContracts(contractsCtx, group.Go); err != nil {
 		l.Close()
+		endContracts()
 		return err
 	}
 	if err := ops.start(ctx, group, c.Operations, slices.Concat(delivery.Collectors(), endorser.Collectors(), p.courier.Collectors(), []prometheus.Collector{p.channels})...); err != nil {
 		l.Close()
+		endContracts()
 		return err
 	}
-	group.Go(func() error { return serveGRPC(ctx, server, l) })
+	group.Go(func() error {
+		defer endContracts()
+		return serveGRPC(ctx, server, l)
+	})
 	group.Go(func() error { return p.directory.Run(ctx) })
 	group.Go(func() error { return rumours.Run(ctx) })
 	return nil
