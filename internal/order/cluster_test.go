@@ -389,6 +389,7 @@ func (o *ordering) check(t testing.TB, acknowledged map[string]bool) {
 
 // Orderers die and come back under load, by good and by bad deaths, the leader among them; a majority goes on.
 func TestClusterFaults(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{3, 5} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			seed := rand.Uint64()
@@ -470,6 +471,7 @@ func (o *ordering) tryChange(t testing.TB, through *node, edit func(*etcdraftpb.
 // Members come and go under load, one at a time: a follower that becomes a consenter, one that joins by a later block, the
 // leader that is removed, and one that comes back as another member.
 func TestClusterMembers(t *testing.T) {
+	t.Parallel()
 	o := newOrdering(t, 1, 3)
 	o.begin(t, 1)
 	l := o.load(t, 4)
@@ -552,6 +554,7 @@ func TestClusterMembers(t *testing.T) {
 
 // A consenter that was down while the others compacted their log, or were told to do without it, finds out.
 func TestClusterLagging(t *testing.T) {
+	t.Parallel()
 	o := newOrdering(t, 3, 0)
 	for _, n := range o.nodes {
 		n.cfg = func(c *order.Config) { c.LogBytes = 16 << 10 }
@@ -589,6 +592,7 @@ func TestClusterLagging(t *testing.T) {
 
 // Without a majority nothing is acknowledged, and clients are told so in time.
 func TestClusterMinority(t *testing.T) {
+	t.Parallel()
 	o := newOrdering(t, 3, 0)
 	o.begin(t, 3)
 	leader := o.leader(t)

@@ -612,7 +612,11 @@ func (c *Chain) reconnect() error {
 	} else {
 		c.displaced, c.renumbered = false, c.notes.ConsenterIds[self] != c.self
 	}
-	return c.connect()
+	if err := c.connect(); err != nil {
+		return err
+	}
+	c.publish()
+	return nil
 }
 
 // stepAll gives raft everything that has arrived: it shares the next fsync.
