@@ -144,7 +144,7 @@ func setPolicies(g *commonpb.ConfigGroup, field string, defaults map[string]*com
 		if err := checkConfigID(name); err != nil {
 			return fmt.Errorf("%s: %w", field, err)
 		}
-		p, err := parsePolicy(own[name])
+		p, err := ParsePolicy(own[name])
 		if err != nil {
 			return fmt.Errorf("%s.%s: %w", field, name, err)
 		}
@@ -153,7 +153,8 @@ func setPolicies(g *commonpb.ConfigGroup, field string, defaults map[string]*com
 	return nil
 }
 
-func parsePolicy(text string) (*commonpb.Policy, error) {
+// ParsePolicy reads a policy as people write it: "MAJORITY Admins", "OR('AlphaMSP.peer')".
+func ParsePolicy(text string) (*commonpb.Policy, error) {
 	switch first, _, _ := strings.Cut(text, " "); first {
 	case "ANY", "ALL", "MAJORITY":
 		p, err := policy.ParseImplicitMeta(text)
@@ -186,7 +187,7 @@ func metaDefaults(extra ...[2]string) (map[string]*commonpb.Policy, error) {
 	}, extra...)
 	all := make(map[string]*commonpb.Policy, len(rules))
 	for _, r := range rules {
-		p, err := parsePolicy(r[1])
+		p, err := ParsePolicy(r[1])
 		if err != nil {
 			return nil, err
 		}
@@ -262,7 +263,7 @@ func (g genesis) ordererGroup() (*commonpb.ConfigGroup, error) {
 		if err := setValues(group, map[string]proto.Message{orderersKey: &commonpb.Orderers{ConsenterMapping: consenters}}); err != nil {
 			return nil, err
 		}
-		if defaults[blockValidationPolicy], err = bftBlockPolicy(consenters); err != nil {
+		if defaults[blockValidationPolicy], err = BFTBlockPolicy(consenters); err != nil {
 			return nil, err
 		}
 		consensus.Metadata, err = encode(bftOptions())
@@ -296,8 +297,24 @@ func (g genesis) ordererGroup() (*commonpb.ConfigGroup, error) {
 }
 
 func (g genesis) ordererMember(m MemberSpec) (*commonpb.ConfigGroup, error) {
+	msp, err := identity.ConfigFromDir(g.path(m.MSPDir), m.MSPID)
+	if err != nil {
+		return nil, fmt.Errorf("mspDir: %w", err)
+	}
+	var endpoints []string
+	for _, o := range g.Orderers {
+		if o.Member == m.Name {
+			endpoints = append(endpoints, o.address())
+		}
+	}
+	return NewOrdererMember(m.MSPID, msp, endpoints, m.OrdererPolicies)
+}
+
+// NewOrdererMember makes the group of a member that runs orderers at endpoints,
+// host:port. policies adds to or replaces the default ones, as rules in text.
+func NewOrdererMember(mspID string, msp *msppb.MSPConfig, endpoints []string, policies map[string]string) (*commonpb.ConfigGroup, error) {
 	group := newGroup()
-	defaults, err := roleDefaults(m.MSPID, map[string][]msppb.MSPRole_MSPRoleType{
+	defaults, err := roleDefaults(mspID, map[string][]msppb.MSPRole_MSPRoleType{
 		readersPolicy: {msppb.MSPRole_MEMBER},
 		writersPolicy: {msppb.MSPRole_MEMBER},
 		adminsPolicy:  {msppb.MSPRole_ADMIN},
@@ -305,20 +322,10 @@ func (g genesis) ordererMember(m MemberSpec) (*commonpb.ConfigGroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := setPolicies(group, "ordererPolicies", defaults, m.OrdererPolicies); err != nil {
+	if err := setPolicies(group, "ordererPolicies", defaults, policies); err != nil {
 		return nil, err
 	}
-	msp, err := identity.ConfigFromDir(g.path(m.MSPDir), m.MSPID)
-	if err != nil {
-		return nil, fmt.Errorf("mspDir: %w", err)
-	}
-	endpoints := &commonpb.OrdererAddresses{}
-	for _, o := range g.Orderers {
-		if o.Member == m.Name {
-			endpoints.Addresses = append(endpoints.Addresses, o.address())
-		}
-	}
-	return group, setValues(group, map[string]proto.Message{mspKey: msp, endpointsKey: endpoints})
+	return group, setValues(group, map[string]proto.Message{mspKey: msp, endpointsKey: &commonpb.OrdererAddresses{Addresses: endpoints}})
 }
 
 func (g genesis) applicationGroup() (*commonpb.ConfigGroup, error) {
@@ -353,8 +360,18 @@ func (g genesis) applicationGroup() (*commonpb.ConfigGroup, error) {
 }
 
 func (g genesis) applicationMember(m MemberSpec) (*commonpb.ConfigGroup, error) {
+	msp, err := identity.ConfigFromDir(g.path(m.MSPDir), m.MSPID)
+	if err != nil {
+		return nil, fmt.Errorf("mspDir: %w", err)
+	}
+	return NewApplicationMember(m.MSPID, msp, m.AnchorPeers, m.Policies)
+}
+
+// NewApplicationMember makes the group of a member that runs peers. policies adds
+// to or replaces the default ones, as rules in text.
+func NewApplicationMember(mspID string, msp *msppb.MSPConfig, anchorPeers []string, policies map[string]string) (*commonpb.ConfigGroup, error) {
 	group := newGroup()
-	defaults, err := roleDefaults(m.MSPID, map[string][]msppb.MSPRole_MSPRoleType{
+	defaults, err := roleDefaults(mspID, map[string][]msppb.MSPRole_MSPRoleType{
 		readersPolicy:     {msppb.MSPRole_ADMIN, msppb.MSPRole_PEER, msppb.MSPRole_CLIENT},
 		writersPolicy:     {msppb.MSPRole_ADMIN, msppb.MSPRole_CLIENT},
 		adminsPolicy:      {msppb.MSPRole_ADMIN},
@@ -363,26 +380,29 @@ func (g genesis) applicationMember(m MemberSpec) (*commonpb.ConfigGroup, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := setPolicies(group, "policies", defaults, m.Policies); err != nil {
+	if err := setPolicies(group, "policies", defaults, policies); err != nil {
 		return nil, err
 	}
-	msp, err := identity.ConfigFromDir(g.path(m.MSPDir), m.MSPID)
-	if err != nil {
-		return nil, fmt.Errorf("mspDir: %w", err)
-	}
 	values := map[string]proto.Message{mspKey: msp}
-	if len(m.AnchorPeers) > 0 {
-		anchors := &peerpb.AnchorPeers{}
-		for _, text := range m.AnchorPeers {
-			address, err := parseAddress(text)
-			if err != nil {
-				return nil, fmt.Errorf("anchorPeers: %w", err)
-			}
-			anchors.AnchorPeers = append(anchors.AnchorPeers, &peerpb.AnchorPeer{Host: address.Host, Port: int32(address.Port)})
+	if len(anchorPeers) > 0 {
+		if values[anchorPeersKey], err = AnchorPeers(anchorPeers); err != nil {
+			return nil, err
 		}
-		values[anchorPeersKey] = anchors
 	}
 	return group, setValues(group, values)
+}
+
+// AnchorPeers makes the value of a member's anchor peers, given as host:port.
+func AnchorPeers(addresses []string) (*peerpb.AnchorPeers, error) {
+	anchors := &peerpb.AnchorPeers{}
+	for _, text := range addresses {
+		address, err := parseAddress(text)
+		if err != nil {
+			return nil, fmt.Errorf("anchorPeers: %w", err)
+		}
+		anchors.AnchorPeers = append(anchors.AnchorPeers, &peerpb.AnchorPeer{Host: address.Host, Port: int32(address.Port)})
+	}
+	return anchors, nil
 }
 
 func (g genesis) raftMetadata() ([]byte, error) {

@@ -154,6 +154,17 @@ func (s *Size) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
+// MarshalYAML writes a size in the largest unit that it is a whole number of.
+func (s Size) MarshalYAML() (any, error) {
+	switch {
+	case s > 0 && s%(1<<20) == 0:
+		return fmt.Sprintf("%d MB", s>>20), nil
+	case s > 0 && s%(1<<10) == 0:
+		return fmt.Sprintf("%d KB", s>>10), nil
+	}
+	return uint32(s), nil
+}
+
 const (
 	maxSpecBytes = 1 << 20
 	maxSpecNodes = 1000 // members, and orderers

@@ -250,7 +250,7 @@ func checkBFT(next *Bundle) error {
 		return errors.New("no consenters in the Orderers value of the 'Orderer' group")
 	}
 	has := next.config.ChannelGroup.Groups[ordererKey].GetPolicies()[blockValidationPolicy].GetPolicy()
-	wants, err := bftBlockPolicy(next.orderer.consenters)
+	wants, err := BFTBlockPolicy(next.orderer.consenters)
 	if err != nil {
 		return err
 	}
@@ -268,9 +268,9 @@ func sameSignaturePolicy(a, b []byte) bool {
 	return proto.Unmarshal(a, left) == nil && proto.Unmarshal(b, right) == nil && proto.Equal(left, right)
 }
 
-// bftBlockPolicy is the BlockValidation policy of a BFT channel: ceil((n+f+1)/2)
+// BFTBlockPolicy is the BlockValidation policy of a BFT channel: ceil((n+f+1)/2)
 // of the n consenters, f = (n-1)/3 of whom may be faulty.
-func bftBlockPolicy(consenters []*commonpb.Consenter) (*commonpb.Policy, error) {
+func BFTBlockPolicy(consenters []*commonpb.Consenter) (*commonpb.Policy, error) {
 	n := len(consenters)
 	f := (n - 1) / 3
 	rule := &commonpb.SignaturePolicy_NOutOf{N: int32((n + f + 2) / 2)}
