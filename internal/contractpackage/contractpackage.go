@@ -191,7 +191,7 @@ func (p *Package) visitFiles(visit func(name string, mode fs.FileMode, content [
 			return nil
 		case tar.TypeReg:
 		default:
-			return fmt.Errorf("entry %q of %s is no regular file (type %q)", h.Name, codeName, h.Typeflag)
+			return fmt.Errorf("invalid file type '%v' contained in archive for file '%s': %s may hold regular files only", h.Typeflag, h.Name, codeName)
 		}
 		// tar writes "./connection.json" when it is given a folder.
 		name := strings.TrimPrefix(h.Name, "./")
@@ -219,7 +219,7 @@ func (p *Package) visitFiles(visit func(name string, mode fs.FileMode, content [
 func checkName(name string) error {
 	if name == "" || len(name) > 1024 || path.IsAbs(name) || path.Clean(name) != name || name == "." || name == ".." ||
 		strings.HasPrefix(name, "../") || strings.ContainsAny(name, "\\\x00:") {
-		return fmt.Errorf("file name %q is not allowed in a contract package: use a relative, slash-separated name inside the package", name)
+		return fmt.Errorf("tar contains the absolute or escaping path '%s': use a relative, slash-separated name inside the package", name)
 	}
 	return nil
 }

@@ -124,11 +124,11 @@ func TestBadPackages(t *testing.T) {
 		t.Error(err)
 	}
 	for want, entry := range map[string]tar.Header{
-		`"../evil"`:       file("../evil", "x"),
-		`"a/../../evil"`:  file("a/../../evil", "x"),
-		`"/etc/passwd"`:   file("/etc/passwd", "x"),
-		`"a\\b"`:          file(`a\b`, "x"),
-		"no regular file": {Typeflag: tar.TypeLink, Name: "a", Linkname: "b"},
+		`escaping path '../evil'`:      file("../evil", "x"),
+		`escaping path 'a/../../evil'`: file("a/../../evil", "x"),
+		`escaping path '/etc/passwd'`:  file("/etc/passwd", "x"),
+		`escaping path 'a\b'`:          file(`a\b`, "x"),
+		"invalid file type '49'":       {Typeflag: tar.TypeLink, Name: "a", Linkname: "b"},
 	} {
 		p, err := contractpackage.Read(archive(t, file("metadata.json", good), file("code.tar.gz", string(archive(t, entry)))))
 		if err != nil {
