@@ -47,7 +47,11 @@ func harm(t *testing.T, s settings, orderers int, dir, binary string, report *re
 	began := time.Now()
 	network := newSite(t, dir, binary, orderers)
 	t.Logf("a network of %d orderers runs after %v", orderers, time.Since(began).Round(10*time.Millisecond))
-	defer network.Close()
+	defer func() {
+		if err := network.Close(); err != nil {
+			t.Errorf("take the network away: %v", err)
+		}
+	}()
 	contracts, closeClients, err := contractsOf(network)
 	if err != nil {
 		t.Fatal(err)

@@ -118,7 +118,7 @@ type Host struct {
 	own   bool     // in the namespace of this process
 }
 
-// New is a network without hosts. Only one can be in a process.
+// New is a network without hosts. Only one can be in a process at a time.
 func New() *Network {
 	return &Network{links: map[[2]int]*link{}, byMAC: map[[6]byte]*Host{}}
 }
@@ -198,14 +198,20 @@ func (h *Host) Command(program string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", h.Name, program}, args...)...)
 }
 
-// Close stops the switch. The namespaces go with the process.
-func (n *Network) Close() {
+// Close stops the switch and takes the links away. No process may be left in the hosts.
+func (n *Network) Close() error {
 	n.mu.RLock()
+	var errs []error
 	for _, h := range n.hosts {
 		h.end.Close()
+		errs = append(errs, ip(fmt.Sprintf("link del switch%d", h.index)))
+		if !h.own {
+			errs = append(errs, ip("netns del "+h.Name))
+		}
 	}
 	n.mu.RUnlock()
 	n.wg.Wait()
+	return errors.Join(errs...)
 }
 
 // plain turns off what devices leave to hardware that is not there.

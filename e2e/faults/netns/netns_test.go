@@ -41,8 +41,18 @@ func TestMain(m *testing.M) {
 }
 
 func TestLinks(t *testing.T) {
+	links(t)
+	links(t) // again, as the first have been taken away
+}
+
+func links(t *testing.T) {
+	t.Helper()
 	n := netns.New()
-	defer n.Close()
+	defer func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	here, err := n.Add("here")
 	if err != nil {
 		t.Fatal(err)

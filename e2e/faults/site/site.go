@@ -278,12 +278,11 @@ func (s *Site) Binary() string { return s.cfg.Binary }
 // Log is where the harness tells what it does.
 func (s *Site) Log() *slog.Logger { return s.cfg.Log }
 
-// Close ends every process.
+// Close ends every process and takes the network away, with all that the nodes stored.
 func (s *Site) Close() error {
 	var errs []error
 	for _, n := range s.Nodes() {
-		errs = append(errs, n.Kill())
+		errs = append(errs, n.Kill(), syscall.Unmount(n.Data(), syscall.MNT_DETACH), n.Page.Close())
 	}
-	s.Net.Close()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.Net.Close())...)
 }
