@@ -44,12 +44,15 @@ func newLedgerReplay() *cobra.Command {
 		Long: `Take blocks through the commit pipeline and print for each what came out as one JSON object: its number, validation codes
 and commit hash; in the last line how many blocks and transactions matched. DIR is a ledger's folder, or one of files
 named NUMBER.block (or one that holds such a folder as blocks/). What comes out is compared with the blocks' own
-metadata, or with --expect.`,
+metadata, or with --expect.
+
+With --dir the ledger that is made stays there, and a later replay goes on with it, also after a kill -9 at any moment.`,
 		Example: "  hansa ledger replay --expect testdata/vectors/expected.json testdata/vectors",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return audit.Replay(cmd.Context(), args[0], cmd.OutOrStdout(), o)
 		},
 	}
+	c.Flags().StringVar(&o.Dir, "dir", "", "the `folder` for the ledger that is made; it stays, and the next replay goes on with it")
 	c.Flags().StringVar(&o.Expect, "expect", "", "a JSON `file` with the expected outcome")
 	tempFlag(c, &o)
 	return c

@@ -45,6 +45,9 @@ type Options struct {
 	// Expect is a JSON file with the expected outcome: {"blocks": [{"number", "commit_hash", "txs": [{"validation_code"}]}]}. Without
 	// it, blocks are compared with the codes and commit hash in their own metadata. Only Replay uses it.
 	Expect string
+	// Dir is a folder for the ledger that is made, which then stays. Replay goes on with the ledger that is there, as a peer does
+	// that was killed: of its blocks it prints and compares what they have come to before. Only Replay uses it.
+	Dir string
 	// TempDir is where the fresh ledger is made, which needs about as much space as the one checked; empty for the
 	// system's folder. It is removed at the end.
 	TempDir string
@@ -128,6 +131,7 @@ type fresh struct {
 	verifier  *identity.Verifier
 	bundle    *channel.Bundle
 	tip       []byte // hash of the last header
+	resumed   uint64 // height at which it was found
 }
 
 // run makes the ledger again block by block, from the genesis block or the snapshot that it began with. check is called after
@@ -136,16 +140,21 @@ func run(ctx context.Context, from source, o Options, check func(*fresh, *common
 	if from.Height() == 0 {
 		return sum, errors.New("there are no blocks")
 	}
-	dir, err := os.MkdirTemp(o.TempDir, "hansa-audit-")
-	if err != nil {
-		return sum, fmt.Errorf("make a folder for the ledger that is made again: %w", err)
+	dir := o.Dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp(o.TempDir, "hansa-audit-"); err != nil {
+			return sum, fmt.Errorf("make a folder for the ledger that is made again: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	f := &fresh{validator: validate.New(validate.Config{}), verifier: identity.NewVerifier(identity.Config{})}
 	if err := f.open(ctx, from, dir); err != nil {
 		return sum, err
 	}
 	defer func() { err = errors.Join(err, f.ledger.Close()) }()
+	if f.resumed > from.Height() {
+		return sum, fmt.Errorf("the ledger in %s has %d blocks, more than the %d to replay", dir, f.resumed, from.Height())
+	}
 	for n := from.First(); n < from.Height(); n++ {
 		if err := ctx.Err(); err != nil {
 			return sum, err
@@ -154,7 +163,12 @@ func run(ctx context.Context, from source, o Options, check func(*fresh, *common
 		if err != nil {
 			return sum, fmt.Errorf("read block %d: %w", n, err)
 		}
-		got, err := f.add(b, n)
+		var got outcome
+		if n < f.resumed {
+			got, err = f.earlier(b)
+		} else {
+			got, err = f.add(b, n)
+		}
 		if err != nil {
 			return sum, err
 		}
@@ -173,8 +187,13 @@ func run(ctx context.Context, from source, o Options, check func(*fresh, *common
 func (f *fresh) open(ctx context.Context, from source, dir string) (err error) {
 	s, ok := from.(*stored)
 	if !ok || from.First() == 0 {
-		f.ledger, err = ledger.Open(ledger.Config{Dir: dir})
-		return err
+		if f.ledger, err = ledger.Open(ledger.Config{Dir: dir}); err != nil {
+			return err
+		}
+		return f.resume()
+	}
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s is not empty: what began with a snapshot cannot be gone on with", dir)
 	}
 	files, _ := s.ledger.Bootstrapped()
 	m, err := snapshotfile.ReadMetadata(vfs.Default, files)
@@ -199,6 +218,57 @@ func (f *fresh) open(ctx context.Context, from source, dir string) (err error) {
 	})
 	f.tip = m.LastBlockHash
 	return err
+}
+
+// resume takes up a ledger that was made before.
+func (f *fresh) resume() error {
+	f.resumed = f.ledger.Height()
+	if f.resumed == 0 {
+		return nil
+	}
+	f.tip = f.ledger.Info().CurrentBlockHash
+	s := f.ledger.NewSnapshot()
+	defer s.Close()
+	v, err := s.Get("", rwset.ConfigKey)
+	if err == nil && v == nil {
+		err = errors.New("the ledger to go on with holds no channel configuration")
+	}
+	if err != nil {
+		return errors.Join(err, f.ledger.Close())
+	}
+	if f.bundle, err = f.configured(v.Value); err != nil {
+		return errors.Join(err, f.ledger.Close())
+	}
+	return nil
+}
+
+func (f *fresh) configured(value []byte) (*channel.Bundle, error) {
+	envelope := &commonpb.ConfigEnvelope{}
+	if err := proto.Unmarshal(value, envelope); err != nil {
+		return nil, fmt.Errorf("decode the channel configuration of the ledger: %w", err)
+	}
+	genesis, err := f.ledger.Block(f.ledger.First())
+	if err != nil {
+		return nil, err
+	}
+	return channel.NewBundle(block.Parse(genesis).Txs[0].ChannelID(), envelope.Config, f.verifier)
+}
+
+// earlier is what a block came to when the ledger that was found was made.
+func (f *fresh) earlier(replayed *commonpb.Block) (outcome, error) {
+	number := replayed.GetHeader().GetNumber()
+	b, err := f.ledger.Block(number)
+	if err != nil {
+		return outcome{}, err
+	}
+	if replayed.Header == nil || !bytes.Equal(block.HeaderHash(b.Header), block.HeaderHash(replayed.Header)) {
+		return outcome{}, &Difference{number, "the ledger to go on with holds another block"}
+	}
+	got := outcome{Number: number, CommitHash: hex.EncodeToString(block.CommitHash(b))}
+	for _, code := range block.Filter(b) {
+		got.Codes = append(got.Codes, uint32(code))
+	}
+	return got, nil
 }
 
 // add decides on a block as a peer does and commits it. The block given stays as it is.
