@@ -22,7 +22,7 @@ import (
 var floors = [][]string{
 	0: {"internal/wire", "internal/envelope", "internal/block", "internal/rwset", "internal/contractpackage"},
 	1: {"internal/identity", "internal/policy", "internal/channel"},
-	2: {"internal/blockstore", "internal/statedb", "internal/privatedb", "internal/snapshotfile"},
+	2: {"internal/blockstore", "internal/statedb", "internal/privatedb", "internal/snapshotfile", "internal/fabricledger"},
 	3: {"internal/ledger", "internal/simulation"},
 	4: {"internal/endorse", "internal/validate", "internal/order", "internal/deliver", "internal/discovery", "internal/lifecycle",
 		"internal/contracthost", "internal/qscc", "internal/cscc", "internal/ca", "internal/builder", "internal/admin", "internal/snapshots"},
