@@ -193,9 +193,9 @@ export class Net {
     // contracts.mjs for the options. The same deployment is made only once.
     deploy(folder, options) { return this.contracts.deploy(folder, options); }
 
-    // addChannel makes another channel and joins its members' peers to it. description: { members: ['org1', ...] } and whatever else
+    // genesis makes the first block of another channel. description: { members: ['org1', ...] } and whatever else
     // `hansa channel genesis` reads (acls, batch, policies, ...).
-    async addChannel(name, { members = Object.keys(this.members), ...description } = {}) {
+    async genesis(name, { members = Object.keys(this.members), ...description } = {}) {
         const [host, port] = this.orderers[0].address.split(':');
         const crypto_ = path.join(this.dir, 'crypto');
         const spec = {
@@ -214,7 +214,12 @@ export class Net {
         fs.writeFileSync(file, JSON.stringify(spec));
         const output = path.join(this.dir, `${name}.block`);
         await this.hansa('channel', 'genesis', file, '--output', output);
-        const block = fs.readFileSync(output);
+        return fs.readFileSync(output);
+    }
+
+    // addChannel makes another channel and joins the orderer and its members' peers to it. description is that of genesis.
+    async addChannel(name, { members = Object.keys(this.members), ...description } = {}) {
+        const block = await this.genesis(name, { members, ...description });
         const joined = await this.participation('POST', '', block);
         if (joined.status !== 201) throw new Error(`join the orderer to ${name}: ${joined.status} ${JSON.stringify(joined.body)}`);
         await Promise.all(members.map(async (m) => {
