@@ -16,10 +16,10 @@ import (
 func newChannel() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "channel",
-		Short:   "Make channels",
+		Short:   "Make channels and change their configuration",
 		GroupID: "use",
 	}
-	c.AddCommand(newChannelGenesis())
+	c.AddCommand(newChannelGenesis(), newChannelConfig(), newChannelUpdate(), newChannelSign(), newChannelSubmit())
 	return c
 }
 

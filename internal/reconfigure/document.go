@@ -404,12 +404,12 @@ func (d *Document) YAML() ([]byte, error) {
 	if err := root.Encode(d); err != nil {
 		return nil, err
 	}
-	annotate(root)
+	annotate(root, map[string]*yaml.Node{})
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `# The configuration of channel %s. Edit it and hand it to hansa channel update -f FILE.
 # What is left out stays as it is; lists and maps are complete, and [] or {} empties them.
-# A certificate is PEM text or the name of a file, meant from this file's folder. A member's msp may be replaced
-# by mspDir: FOLDER, and a new member needs no more than name, mspId and mspDir.
+# A certificate is PEM text (&pem1 names one, *pem1 is the same again) or the name of a file, meant from this file's
+# folder. A member's msp may be replaced by mspDir: FOLDER, and a new member needs no more than name, mspId and mspDir.
 `, d.Channel)
 	encoder := yaml.NewEncoder(&b)
 	encoder.SetIndent(2)
@@ -419,20 +419,37 @@ func (d *Document) YAML() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// annotate says in a comment what each PEM text is, and writes empty and short
-// lists in one line.
-func annotate(node *yaml.Node) {
+// annotate says in a comment what each PEM text is. One that comes again is written once.
+func annotate(node *yaml.Node, seen map[string]*yaml.Node) {
 	for i, child := range node.Content {
-		if isPEM(child.Value) {
-			child.Style = yaml.LiteralStyle
-			at := child
-			if node.Kind == yaml.MappingNode {
-				at = node.Content[i-1]
-			}
-			at.HeadComment = "# " + certificateName([]byte(child.Value))
+		if !isPEM(child.Value) {
+			annotate(child, seen)
+			continue
 		}
-		annotate(child)
+		at := child
+		if node.Kind == yaml.MappingNode {
+			at = node.Content[i-1]
+		}
+		at.HeadComment = "# " + certificateName([]byte(child.Value))
+		if first, again := seen[child.Value]; again {
+			if first.Anchor == "" {
+				first.Anchor = fmt.Sprintf("pem%d", anchors(seen)+1)
+			}
+			node.Content[i] = &yaml.Node{Kind: yaml.AliasNode, Alias: first, Value: first.Anchor, HeadComment: child.HeadComment}
+			continue
+		}
+		child.Style = yaml.LiteralStyle
+		seen[child.Value] = child
 	}
+}
+
+func anchors(seen map[string]*yaml.Node) (n int) {
+	for _, node := range seen {
+		if node.Anchor != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func isPEM(text string) bool { return strings.Contains(text, "-----BEGIN ") }
