@@ -98,9 +98,13 @@ class Basic extends Contract {
 
     // Events: the last one set counts.
     async Announce(ctx, name, payload) { ctx.stub.setEvent(name, Buffer.from(payload)); }
-    async PutAndAnnounce(ctx, key, name, ...payloads) {
+    async PutAndAnnounce(ctx, key, name, payload) {
         await ctx.stub.putState(key, Buffer.from(name));
-        for (const payload of payloads) ctx.stub.setEvent(name, Buffer.from(payload));
+        ctx.stub.setEvent(name, Buffer.from(payload));
+    }
+    async AnnounceTwice(ctx, name, first, second) {
+        ctx.stub.setEvent(name, Buffer.from(first));
+        ctx.stub.setEvent(name, Buffer.from(second));
     }
 
     // Another contract's function, given with its arguments as JSON, on this channel ('') or another.
