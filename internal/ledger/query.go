@@ -7,11 +7,11 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/hansa-ledger/hansa/internal/jsonquery"
 	"github.com/hansa-ledger/hansa/internal/privatedb"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/statedb"
 	"github.com/hansa-ledger/hansa/internal/statedb/jsonindex"
-	"github.com/hansa-ledger/hansa/internal/statedb/jsonquery"
 	"github.com/hansa-ledger/hansa/internal/wire/rwsetpb"
 )
 

@@ -21,9 +21,9 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/hansa-ledger/hansa/internal/jsonquery"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/statedb"
-	"github.com/hansa-ledger/hansa/internal/statedb/jsonquery"
 )
 
 // Prefix is the first byte of all keys of this package.

@@ -15,10 +15,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/hansa-ledger/hansa/internal/jsonquery"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/statedb"
 	"github.com/hansa-ledger/hansa/internal/statedb/jsonindex"
-	"github.com/hansa-ledger/hansa/internal/statedb/jsonquery"
 )
 
 var selectors = flag.Int("selectors", 300, "how many random selectors to compare")

@@ -9,9 +9,9 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"github.com/hansa-ledger/hansa/internal/jsonquery"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/statedb"
-	"github.com/hansa-ledger/hansa/internal/statedb/jsonquery"
 )
 
 // Results walk over what a query selects. They are used by one goroutine and must be closed.

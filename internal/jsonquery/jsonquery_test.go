@@ -10,7 +10,7 @@ import (
 	"golang.org/x/text/collate"
 	"golang.org/x/text/language"
 
-	"github.com/hansa-ledger/hansa/internal/statedb/jsonquery"
+	"github.com/hansa-ledger/hansa/internal/jsonquery"
 )
 
 func matches(t *testing.T, selector, doc string) bool {
