@@ -21,6 +21,7 @@ import (
 
 	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/channel"
+	"github.com/hansa-ledger/hansa/internal/envelope"
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/simulation"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
@@ -137,7 +138,7 @@ func (c *Contract) joinChain(ctx context.Context, sp *peerpb.SignedProposal, raw
 	if err := proto.Unmarshal(raw, b); err != nil {
 		return failure("Failed to reconstruct the genesis block, %s", err)
 	}
-	_, channelID, err := block.ConfigEnvelope(b)
+	channelID, err := channelOf(b)
 	if err != nil {
 		return failure("\"JoinChain\" request failed to extract channel id from the block due to [%s]", err)
 	}
@@ -157,9 +158,25 @@ func (c *Contract) joinChain(ctx context.Context, sp *peerpb.SignedProposal, raw
 	return &peerpb.Response{Status: int32(commonpb.Status_SUCCESS)}
 }
 
+// channelOf is the channel that a block's first envelope is for, whatever the envelope is.
+func channelOf(b *commonpb.Block) (string, error) {
+	data := b.GetData().GetData()
+	if len(data) == 0 {
+		return "", errors.New("the block holds no envelope")
+	}
+	tx := envelope.Parse(data[0])
+	if tx.Channel == nil {
+		return "", errors.New("its first envelope has no channel header")
+	}
+	return tx.ChannelID(), nil
+}
+
 // checkGenesis checks that a channel can begin with a block: what is wrong with
 // it would otherwise show when the second block does not fit.
 func (c *Contract) checkGenesis(b *commonpb.Block) error {
+	if _, _, err := block.ConfigEnvelope(b); err != nil {
+		return fmt.Errorf("Bad configuration envelope: %w", err) //nolint:staticcheck // Fabric's words
+	}
 	switch header := b.GetHeader(); {
 	case header == nil:
 		return errors.New("the block has no header")

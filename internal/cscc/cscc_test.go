@@ -209,7 +209,7 @@ func TestFailures(t *testing.T) {
 		{"", "basic", []string{"GetChannels"}, "Rejecting invoke of CSCC from another chaincode, original invocation for 'basic'"},
 		{"", "cscc", []string{"JoinChain", "garbage"}, "Failed to reconstruct the genesis block"},
 		{"", "cscc", []string{"JoinChain", ""}, "failed to extract channel id from the block"},
-		{"", "cscc", []string{"JoinChain", string(read(t, "blocks/000003.block"))}, "failed to extract channel id from the block"},
+		{"", "cscc", []string{"JoinChain", string(read(t, "blocks/000003.block"))}, "\"JoinChain\" for channelID = devledger failed because of validation of configuration block, because of Bad configuration envelope"},
 		{"", "cscc", []string{"JoinChain", string(read(t, "blocks/000002.block"))}, "it is block 2"},
 		{"", "cscc", []string{"JoinChain", edit(func(b *commonpb.Block) { b.Header = nil })}, "no header"},
 		{"", "cscc", []string{"JoinChain", edit(func(b *commonpb.Block) { b.Header.DataHash[0] ^= 1 })}, "data hash"},

@@ -38,9 +38,9 @@ func (a *access) CheckSigned(channelID, resource string, data, creator, signatur
 	if role, ok := channel.LocalACL(resource); ok {
 		ids := policy.ValidIdentities(set, a.local)
 		if len(ids) == 0 {
-			return fmt.Errorf("access denied for [%s]: the identity is not a valid one of %s, or its signature is wrong", resource, a.mspID)
+			return fmt.Errorf("Failed deserializing proposal creator during channelless check policy with policy [%s]: [the identity is not a valid one of %s, or its signature is wrong]", role, a.mspID) //nolint:staticcheck // Fabric's words
 		}
-		return a.checkLocal(resource, role, ids[0])
+		return a.checkLocal(role, ids[0])
 	}
 	p, path, err := a.policyFor(channelID, resource)
 	if err != nil {
@@ -80,7 +80,7 @@ func (a *access) Discover(channelID string, peers bool, data, creator, signature
 		if len(ids) == 0 {
 			return fmt.Errorf("the identity is not a valid one of %s, or its signature is wrong", a.mspID)
 		}
-		return a.checkLocal("discovery", channel.LocalAdmins, ids[0])
+		return a.checkLocal(channel.LocalAdmins, ids[0])
 	}
 	bundle, ok := a.bundles(channelID)
 	if !ok {
@@ -127,7 +127,7 @@ func denied(channelID, path string, err error) error {
 	return fmt.Errorf("failed evaluating policy on signed data during check policy on channel [%s] with policy [%s]: [%w]", channelID, path, err)
 }
 
-func (a *access) checkLocal(resource string, role channel.LocalRole, id *identity.Identity) error {
+func (a *access) checkLocal(role channel.LocalRole, id *identity.Identity) error {
 	wanted := msppb.MSPRole_MEMBER
 	if role == channel.LocalAdmins {
 		wanted = msppb.MSPRole_ADMIN
@@ -137,7 +137,7 @@ func (a *access) checkLocal(resource string, role channel.LocalRole, id *identit
 		return err
 	}
 	if err := id.Satisfies(&msppb.MSPPrincipal{PrincipalClassification: msppb.MSPPrincipal_ROLE, Principal: principal}); err != nil {
-		return fmt.Errorf("access denied for [%s]: Failed verifying that proposal's creator satisfies local MSP principal during channelless check policy with policy [%s]: [%w]", resource, role, err)
+		return fmt.Errorf("Failed verifying that proposal's creator satisfies local MSP principal during channelless check policy with policy [%s]: [%w]", role, err) //nolint:staticcheck // Fabric's words
 	}
 	return nil
 }
