@@ -12,9 +12,9 @@
 // It leaves out which peers there are (Config.Peers), what is missing and how it is stored (package ledger), and when to fetch
 // (package commit).
 //
-// The protocol between peers is Hansa's own (proto/hansa/privatedata.proto) and is touched in two places: remote.go, where
-// others are called, and server.go. What is decided here does not depend on it, so that Fabric's gossip can
-// be a second way to carry the same.
+// The protocol between Hansa's peers is their own (proto/hansa/privatedata.proto) and is touched in two places: remote.go, where
+// others are called, and server.go. With peers of Fabric the same goes by Fabric's gossip: gossip.go. What is decided
+// does not depend on the way.
 //
 // Open this file first; distribute.go brings, fetch.go and reconcile.go get, collections.go says who belongs to a
 // collection.
@@ -50,6 +50,8 @@ type Peer struct {
 	MSPID, Address string
 	// Conn is a connection that checks that the peer is one of that member.
 	Conn grpc.ClientConnInterface
+	// Link is there for a peer of Fabric and used instead.
+	Link Link
 }
 
 // Defaults of Config. The times are those of Fabric where it has them (core.yaml, peer.gossip.pvtData), but for PullTimeout, which

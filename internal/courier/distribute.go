@@ -227,7 +227,7 @@ func (c *Courier) send(ctx context.Context, data *endorse.PrivateData, p *parcel
 		for i, d := range p.deliveries {
 			sets[i] = d.set
 		}
-		kept, err := c.push(ctx, data.ChannelID, p.peer, data.TxID, data.EndorsedAt, sets)
+		kept, err := c.push(ctx, data, p.peer, sets)
 		for i := range sets {
 			count(c.metrics.brought, data.ChannelID, err == nil && kept[i])
 		}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/hansa-ledger/hansa/internal/endorse"
 	"github.com/hansa-ledger/hansa/internal/envelope"
 	"github.com/hansa-ledger/hansa/internal/wire/privatedatapb"
 )
@@ -46,9 +47,12 @@ func sign(signer envelope.Signer, method string, request proto.Message) (*privat
 }
 
 // push brings write sets of a transaction to a peer and tells which of them it keeps.
-func (c *Courier) push(ctx context.Context, channelID string, p Peer, txID string, height uint64, sets []*privatedatapb.WriteSet) ([]bool, error) {
+func (c *Courier) push(ctx context.Context, data *endorse.PrivateData, p Peer, sets []*privatedatapb.WriteSet) ([]bool, error) {
+	if p.Link != nil {
+		return c.pushByGossip(ctx, data, p, sets)
+	}
 	request, err := sign(c.config.Signer, privatedatapb.PrivateData_Push_FullMethodName,
-		&privatedatapb.PushRequest{Sender: c.sender(channelID), TransactionId: txID, Height: height, WriteSets: sets})
+		&privatedatapb.PushRequest{Sender: c.sender(data.ChannelID), TransactionId: data.TxID, Height: data.EndorsedAt, WriteSets: sets})
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +69,9 @@ func (c *Courier) push(ctx context.Context, channelID string, p Peer, txID strin
 
 // pull asks a peer for write sets; what it does not give is nil.
 func (c *Courier) pull(ctx context.Context, channelID string, p Peer, wanted []Wanted) ([][]byte, error) {
+	if p.Link != nil {
+		return c.pullByGossip(ctx, channelID, p, wanted)
+	}
 	got := make([][]byte, len(wanted))
 	// The answer may have room for a part only, so it is asked again for the rest, as long as there comes any.
 	for more := true; more; {

@@ -113,7 +113,7 @@ func checkTLS(m *identity.MSP, shown []*x509.Certificate) error {
 }
 
 // Push takes private data of an endorsed transaction, as far as this peer belongs to its collections, until the commit.
-func (c *Courier) Push(ctx context.Context, signed *privatedatapb.SignedRequest) (_ *privatedatapb.PushResponse, err error) {
+func (c *Courier) Push(ctx context.Context, signed *privatedatapb.SignedRequest) (*privatedatapb.PushResponse, error) {
 	request := &privatedatapb.PushRequest{}
 	if err := proto.Unmarshal(signed.GetRequest(), request); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "the request cannot be decoded: %v", err)
@@ -126,41 +126,49 @@ func (c *Courier) Push(ctx context.Context, signed *privatedatapb.SignedRequest)
 		return nil, tooMany()
 	}
 	defer c.gate.leave(caller.id.MSPID())
-	switch n := len(request.WriteSets); {
-	case request.TransactionId == "" || len(request.TransactionId) > 256:
+	kept, err := c.take(caller, request.Sender.ChannelId, request.TransactionId, request.Height, request.WriteSets)
+	if err != nil {
+		return nil, err
+	}
+	return &privatedatapb.PushResponse{Kept: kept}, nil
+}
+
+// take keeps what a peer brings.
+func (c *Courier) take(caller *caller, channelID, txID string, height uint64, sets []*privatedatapb.WriteSet) (kept []bool, err error) {
+	switch n := len(sets); {
+	case txID == "" || len(txID) > 256:
 		return nil, status.Error(codes.InvalidArgument, "transaction_id is empty or too long")
 	case n == 0 || n > maxWriteSets:
 		return nil, status.Errorf(codes.InvalidArgument, "write_sets: %d are given, 1 to %d are wanted", n, maxWriteSets)
 	}
-	response := &privatedatapb.PushResponse{Kept: make([]bool, len(request.WriteSets))}
-	set, err := c.mine(caller, request.WriteSets, response.Kept)
+	kept = make([]bool, len(sets))
+	set, err := c.mine(caller, sets, kept)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		for _, ok := range response.Kept {
-			count(c.metrics.taken, request.Sender.ChannelId, ok && err == nil)
+		for _, ok := range kept {
+			count(c.metrics.taken, channelID, ok && err == nil)
 		}
 	}()
 	l := caller.channel.Ledger()
-	if committed, err := l.HasTx(request.TransactionId); err != nil {
+	if committed, err := l.HasTx(txID); err != nil {
 		return nil, c.internal("look for a transaction", err)
 	} else if committed || len(set.NsPvtRwset) == 0 {
 		// It came too late: what was missing is reconciled. Kept until the commit it was as well as it could be.
-		return response, nil
+		return kept, nil
 	}
 	if l.Transient().Bytes()+int64(proto.Size(set)) > c.config.MaxHeldBytes {
 		return nil, status.Error(codes.ResourceExhausted, privatedb.ErrTransientFull.Error())
 	}
 	// The height decides how long the data is kept for a transaction that never comes, so others cannot name any.
-	height := max(l.Height(), min(request.Height, l.Height()+maxAhead))
-	if err := l.Transient().Put(request.TransactionId, height, set); err != nil {
+	if err := l.Transient().Put(txID, max(l.Height(), min(height, l.Height()+maxAhead)), set); err != nil {
 		if errors.Is(err, privatedb.ErrTransientFull) {
 			return nil, status.Error(codes.ResourceExhausted, err.Error())
 		}
 		return nil, c.internal("keep private data", err)
 	}
-	return response, nil
+	return kept, nil
 }
 
 // mine puts together the write sets of the collections that this peer belongs to and marks them as kept.
@@ -212,9 +220,25 @@ func (c *Courier) Pull(ctx context.Context, signed *privatedatapb.SignedRequest)
 		return nil, status.Errorf(codes.InvalidArgument, "wanted: %d are given, 1 to %d are wanted", n, maxWanted)
 	}
 	response := &privatedatapb.PullResponse{}
+	given, err := c.give(ctx, caller, request.Sender.ChannelId, request.Wanted)
+	if err != nil {
+		return nil, err
+	}
+	for i, raw := range given {
+		if len(raw) > 0 {
+			response.Answers = append(response.Answers, &privatedatapb.Answer{Wanted: uint32(i), Rwset: raw[0]})
+		}
+	}
+	return response, nil
+}
+
+// give finds what a peer wants and may have, for each its write sets: there can be several of a transaction that waits and whose hash is
+// not known. What does not fit into one answer is left out.
+func (c *Courier) give(ctx context.Context, caller *caller, channelID string, wanted []*privatedatapb.Wanted) ([][][]byte, error) {
+	given := make([][][]byte, len(wanted))
 	held := &holdings{channel: caller.channel}
-	size := 0
-	for i, w := range request.Wanted {
+	size, some := 0, false
+	for i, w := range wanted {
 		if w == nil || ctx.Err() != nil {
 			continue
 		}
@@ -223,25 +247,28 @@ func (c *Courier) Pull(ctx context.Context, signed *privatedatapb.SignedRequest)
 			return nil, c.internal("read a collection's definition", err)
 		}
 		if !may {
-			c.metrics.denied.WithLabelValues(request.Sender.ChannelId).Inc()
+			c.metrics.denied.WithLabelValues(channelID).Inc()
 			c.config.Log.Warn("a peer asked for private data of a collection that it does not belong to",
-				"channel", request.Sender.ChannelId, "member", caller.id.MSPID(), "namespace", w.Namespace, "collection", w.Collection)
+				"channel", channelID, "member", caller.id.MSPID(), "namespace", w.Namespace, "collection", w.Collection)
 			continue
 		}
-		raw, err := held.find(w)
+		found, err := held.find(w)
 		if err != nil {
 			return nil, c.internal("read private data", err)
 		}
-		if raw == nil {
+		if len(found) == 0 {
 			continue
 		}
-		if size += len(raw); size > maxAnswer && len(response.Answers) > 0 {
+		for _, raw := range found {
+			size += len(raw)
+		}
+		if size > maxAnswer && some {
 			break
 		}
-		response.Answers = append(response.Answers, &privatedatapb.Answer{Wanted: uint32(i), Rwset: raw})
-		c.metrics.given.WithLabelValues(request.Sender.ChannelId).Inc()
+		given[i], some = found, true
+		c.metrics.given.WithLabelValues(channelID).Inc()
 	}
-	return response, nil
+	return given, nil
 }
 
 // may reports whether the caller satisfies the collection's member policy, as it was before the block or is now: who is
@@ -265,12 +292,12 @@ type holdings struct {
 // maxBlocks bounds the blocks' data that is kept for one request.
 const maxBlocks = 16
 
-func (h *holdings) find(w *privatedatapb.Wanted) ([]byte, error) {
+func (h *holdings) find(w *privatedatapb.Wanted) ([][]byte, error) {
 	committed := w.Block < h.channel.Ledger().Height()
 	if !committed {
-		raw, err := h.findWaiting(w)
-		if raw != nil || err != nil {
-			return raw, err
+		found, err := h.findWaiting(w)
+		if len(found) > 0 || err != nil {
+			return found, err
 		}
 		// It may have been committed, and so stopped waiting, while it was looked for.
 		if w.Block >= h.channel.Ledger().Height() {
@@ -295,11 +322,10 @@ func (h *holdings) find(w *privatedatapb.Wanted) ([]byte, error) {
 	return find(txs[w.Transaction], w, func([]byte) bool { return true }), nil
 }
 
-// findWaiting wants the hash to match: anybody may have brought what waits.
-func (h *holdings) findWaiting(w *privatedatapb.Wanted) ([]byte, error) {
+// findWaiting wants the hash to match, if it is known: anybody may have brought what waits.
+func (h *holdings) findWaiting(w *privatedatapb.Wanted) (found [][]byte, err error) {
 	sets, ok := h.waiting[w.TransactionId]
 	if !ok {
-		var err error
 		if sets, err = h.channel.Ledger().Transient().Get(w.TransactionId); err != nil {
 			return nil, err
 		}
@@ -309,26 +335,23 @@ func (h *holdings) findWaiting(w *privatedatapb.Wanted) ([]byte, error) {
 		h.waiting[w.TransactionId] = sets
 	}
 	for _, set := range sets {
-		raw := find(set, w, func(raw []byte) bool {
+		found = append(found, find(set, w, func(raw []byte) bool {
 			sum := sha256.Sum256(raw)
-			return bytes.Equal(sum[:], w.Hash)
-		})
-		if raw != nil {
-			return raw, nil
-		}
+			return len(w.Hash) == 0 || bytes.Equal(sum[:], w.Hash)
+		})...)
 	}
-	return nil, nil
+	return found, nil
 }
 
-func find(set *rwsetpb.TxPvtReadWriteSet, w *privatedatapb.Wanted, good func(raw []byte) bool) []byte {
+func find(set *rwsetpb.TxPvtReadWriteSet, w *privatedatapb.Wanted, good func(raw []byte) bool) (found [][]byte) {
 	for _, ns := range set.GetNsPvtRwset() {
 		for _, collection := range ns.CollectionPvtRwset {
 			if ns.Namespace == w.Namespace && collection.CollectionName == w.Collection && good(collection.Rwset) {
-				return append([]byte{}, collection.Rwset...)
+				found = append(found, append([]byte{}, collection.Rwset...))
 			}
 		}
 	}
-	return nil
+	return found
 }
 
 // internal keeps what went wrong inside from the caller.

@@ -409,7 +409,7 @@ func (d *Directory) Strangers(channelID string) map[string]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, m := range d.view(channelID, bundle).members {
-		if m.marked {
+		if !m.Foreign {
 			delete(found, m.Address)
 		}
 	}
@@ -456,7 +456,7 @@ func (d *Directory) learn(ch Channel, channelID string, p *discoverypb.Peer) err
 		return fmt.Errorf("more than %d peers of %s", maxMembers, m.MSPID)
 	}
 	if known == nil || s.alive.after(known.alive) {
-		m.Address, m.marked, m.alive, m.last = s.address, s.marked, s.alive, d.config.Now()
+		m.Address, m.Foreign, m.alive, m.last = s.address, !s.marked, s.alive, d.config.Now()
 		m.message.MembershipInfo = bare(p.MembershipInfo)
 	}
 	if known == nil || s.state.after(known.state) {

@@ -28,9 +28,10 @@ type Member struct {
 	Contracts map[string]string // that it runs, with their versions
 	// Failed says that the last call could not be delivered.
 	Failed bool
+	// Foreign says that the peer stated what it is, but not that it is of Hansa.
+	Foreign bool
 
 	pkiID    string
-	marked   bool // as a peer of Hansa
 	identity *identity.Identity
 	message  *discoverypb.Peer
 	alive    stamp

@@ -1,5 +1,5 @@
 // Package gossip lets peers of Fabric know this peer, and this peer know them, as
-// they expect it: by the membership part of Fabric's gossip protocol.
+// they expect it: by the membership and private data parts of Fabric's gossip protocol.
 //
 // A link is one GossipStream with another peer, in whichever direction it was
 // opened, after both have proved who they are. Over it this peer says regularly
@@ -8,10 +8,13 @@
 // it and from which it goes on to all who ask. Whoever is no peer of a
 // member of a common channel gets no link.
 //
+// Private data goes over links too, both ways; what may be given and what is kept, and
+// what becomes of it, package courier decides.
+//
 // It leaves out what else gossip carries: blocks (a Hansa peer takes them from
-// orderers, a Fabric peer may too), private data, leader election. Peers of Hansa do
+// orderers, a Fabric peer may too) and leader election. Peers of Hansa do
 // not gossip among themselves, see package discovery. Open link.go for the life of a
-// link, messages.go for what is said on it.
+// link, messages.go for what is said on it, private.go for private data.
 //
 // Source: Fabric's gossip/message.proto and the behaviour of its peers.
 package gossip
@@ -42,6 +45,7 @@ type Config struct {
 	Channels func() []string
 	Bundle   func(id string) (*channel.Bundle, bool)
 	Dial     discovery.Dialer
+	Private  Private
 	Log      *slog.Logger
 
 	// Interval is the time between two signs of life on a link; default 4 s. Fabric's
@@ -53,8 +57,8 @@ const (
 	defaultInterval = 4 * time.Second
 	// maxLinks bounds the links at a time, maxKnown the peers that were heard of.
 	maxLinks, maxKnown = 256, 4096
-	// maxMessage bounds a message in bytes.
-	maxMessage = 4 << 20
+	// maxMessage bounds a message in bytes, as Fabric's peers do: private data can be large.
+	maxMessage = 100 << 20
 )
 
 // Service is this peer's part in the gossip. It is a gossip.Gossip server.
@@ -73,8 +77,8 @@ type Service struct {
 
 // New makes a service; Run opens its links.
 func New(c Config) (*Service, error) {
-	if c.Signer == nil || c.Directory == nil || c.Channels == nil || c.Bundle == nil || c.Dial == nil || c.Log == nil {
-		return nil, errors.New("gossip: Signer, Directory, Channels, Bundle, Dial and Log are required")
+	if c.Signer == nil || c.Directory == nil || c.Channels == nil || c.Bundle == nil || c.Dial == nil || c.Private == nil || c.Log == nil {
+		return nil, errors.New("gossip: Signer, Directory, Channels, Bundle, Dial, Private and Log are required")
 	}
 	if c.Interval == 0 {
 		c.Interval = defaultInterval
@@ -157,7 +161,7 @@ func (s *Service) open(ctx context.Context, address string, roots [][]byte) erro
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := gossippb.NewGossipClient(conn).GossipStream(ctx, grpc.MaxCallRecvMsgSize(maxMessage))
+	stream, err := gossippb.NewGossipClient(conn).GossipStream(ctx, grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage))
 	if err != nil {
 		return err
 	}

@@ -139,18 +139,48 @@ type peer struct {
 	signer    *identity.Signer
 	directory *discovery.Directory
 	service   *gossip.Service
+	private   *private
+}
+
+// private keeps what is brought and gives that.
+type private struct {
+	mu    sync.Mutex
+	taken []*gossippb.PrivatePayload // guarded by mu
+}
+
+func (p *private) Take(channelID string, identity []byte, payload *gossippb.PrivatePayload) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if payload.GetCollectionName() == "" {
+		return status.Error(codes.PermissionDenied, "no such collection")
+	}
+	p.taken = append(p.taken, payload)
+	return nil
+}
+
+func (p *private) Give(_ context.Context, channelID string, identity []byte, digests []*gossippb.PvtDataDigest) (given []*gossippb.PvtDataElement, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range digests {
+		for _, t := range p.taken {
+			if t.TxId == d.TxId {
+				given = append(given, &gossippb.PvtDataElement{Digest: d, Payload: [][]byte{t.PrivateRwset, []byte(channelID), identity}})
+			}
+		}
+	}
+	return given, nil
 }
 
 func (w *world) peer(org string) *peer {
 	w.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(w.t, err)
-	p := &peer{w: w, org: org, address: l.Addr().String(), cert: certificate(w.t), signer: w.orgs[org].Signer(w.t, "peer")}
+	p := &peer{w: w, org: org, address: l.Addr().String(), cert: certificate(w.t), signer: w.orgs[org].Signer(w.t, "peer"), private: &private{}}
 	channels := func() []string { return []string{w.id} }
 	p.directory, err = discovery.NewDirectory(discovery.Config{Signer: p.signer, MSPID: org, Address: p.address, Dial: p, Log: slog.New(slog.DiscardHandler),
 		Channels: channels, Channel: func(id string) (discovery.Channel, bool) { return w, id == w.id }})
 	must(w.t, err)
-	p.service, err = gossip.New(gossip.Config{Signer: p.signer, CertHash: hash(p.cert), Directory: p.directory, Dial: p, Log: slog.New(slog.DiscardHandler),
+	p.service, err = gossip.New(gossip.Config{Signer: p.signer, CertHash: hash(p.cert), Directory: p.directory, Dial: p, Private: p.private, Log: slog.New(slog.DiscardHandler),
 		Channels: channels, Bundle: func(id string) (*channel.Bundle, bool) { return w.Bundle(), id == w.id }, Interval: 20 * time.Millisecond})
 	must(w.t, err)
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequestClientCert})))
@@ -367,6 +397,82 @@ func TestForgedRumours(t *testing.T) {
 	await(t, "the liar's own word", func() bool { return a.heard("gamma.example.com:7051") != nil })
 	if m := a.heard("beta.example.com:7051"); m == nil || m.Height != 70 || a.heard("evil.example.com:1") != nil {
 		t.Errorf("beta's peer became %+v", m)
+	}
+}
+
+// Private data goes both ways over a link.
+func TestPrivateData(t *testing.T) {
+	w := newWorld(t)
+	a, f := w.peer("AlphaMSP"), w.foreigner("BetaMSP")
+	f.connect(a, f.cert)
+	f.send(f.seal(greeting(f.greeting())), f.seal(f.alive("beta.example.com:7051")), f.seal(f.state(70)))
+	await(t, "alpha knows beta's peer", func() bool { return a.heard("beta.example.com:7051") != nil })
+	if m := a.heard("beta.example.com:7051"); !m.Foreign {
+		t.Error("beta's peer is taken for one of Hansa")
+	}
+	message := func(nonce uint64, content *gossippb.GossipMessage) *gossippb.Envelope {
+		content.Tag, content.Channel, content.Nonce = gossippb.GossipMessage_CHAN_ONLY, []byte(w.id), nonce
+		return unsigned(t, content)
+	}
+	brought := &gossippb.PrivatePayload{CollectionName: "secrets", Namespace: "asset", TxId: "t1", PrivateRwset: []byte("set")}
+	for nonce, test := range map[uint64]struct {
+		payload *gossippb.PrivatePayload
+		refused string
+	}{11: {brought, ""}, 12: {nil, "no such collection"}} {
+		f.send(message(nonce, &gossippb.GossipMessage{Content: &gossippb.GossipMessage_PrivateData{PrivateData: &gossippb.PrivateDataMessage{Payload: test.payload}}}))
+		if m, _ := f.next(func(m *gossippb.GossipMessage) bool { return m.GetAck() != nil }); m.Nonce != nonce || m.GetAck().Error != test.refused {
+			t.Errorf("acknowledgement %v of %d, want %q", m, nonce, test.refused)
+		}
+	}
+	digest := &gossippb.PvtDataDigest{TxId: "t1", Namespace: "asset", Collection: "secrets", BlockSeq: 7}
+	f.send(message(13, &gossippb.GossipMessage{Content: &gossippb.GossipMessage_PrivateReq{PrivateReq: &gossippb.RemotePvtDataRequest{Digests: []*gossippb.PvtDataDigest{digest}}}}))
+	m, _ := f.next(func(m *gossippb.GossipMessage) bool { return m.GetPrivateRes() != nil })
+	if e := m.GetPrivateRes().Elements; m.Nonce != 13 || string(m.Channel) != w.id || len(e) != 1 || !proto.Equal(e[0].Digest, digest) ||
+		string(e[0].Payload[0]) != "set" || string(e[0].Payload[1]) != w.id || !bytes.Equal(e[0].Payload[2], f.signer.Serialize()) {
+		t.Errorf("answer %v", m)
+	}
+
+	link, ok := a.service.Link("beta.example.com:7051")
+	if !ok {
+		t.Fatal("there is no link")
+	}
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		if err := link.Push(t.Context(), w.id, brought); err != nil {
+			t.Error(err)
+		}
+		if err := link.Push(t.Context(), w.id, brought); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+			t.Errorf("%v, want what the peer says", err)
+		}
+		elements, err := link.Pull(t.Context(), w.id, []*gossippb.PvtDataDigest{digest})
+		if err != nil || len(elements) != 1 || string(elements[0].Payload[0]) != "theirs" {
+			t.Errorf("pulled %v, %v", elements, err)
+		}
+	})
+	for _, refusal := range []string{"", "the disk is full"} {
+		m, _ = f.next(func(m *gossippb.GossipMessage) bool { return m.GetPrivateData() != nil })
+		if !proto.Equal(m.GetPrivateData().Payload, brought) || string(m.Channel) != w.id || m.Tag != gossippb.GossipMessage_CHAN_ONLY {
+			t.Errorf("brought %v", m)
+		}
+		f.send(unsigned(t, &gossippb.GossipMessage{Nonce: m.Nonce, Content: &gossippb.GossipMessage_Ack{Ack: &gossippb.Acknowledgement{Error: refusal}}}))
+	}
+	m, _ = f.next(func(m *gossippb.GossipMessage) bool { return m.GetPrivateReq() != nil })
+	answer := func(nonce uint64) *gossippb.Envelope {
+		return message(nonce, &gossippb.GossipMessage{Content: &gossippb.GossipMessage_PrivateRes{PrivateRes: &gossippb.RemotePvtDataResponse{
+			Elements: []*gossippb.PvtDataElement{{Digest: digest, Payload: [][]byte{[]byte("theirs")}}}}}})
+	}
+	f.send(answer(m.Nonce+1), answer(m.Nonce)) // what nobody asked for is passed over
+	asking.Wait()
+
+	// An answer that does not come is not waited for longer than is wanted, nor beyond the link's end.
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := link.Pull(short, w.id, nil); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("%v, want that the time is over", err)
+	}
+	must(t, f.stream.CloseSend())
+	if _, err := link.Pull(t.Context(), w.id, nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("%v, want that the link has ended", err)
 	}
 }
 

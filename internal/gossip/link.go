@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,14 +28,26 @@ type stream interface {
 
 // link is a stream with a peer that has proved who it is.
 type link struct {
-	pkiID []byte
-	mspID string
+	pkiID    []byte
+	identity []byte // serialized
+	mspID    string
 	// queue is what is to be sent. What finds it full is dropped: all is said again.
 	queue chan *gossippb.GossipMessage
 	// replaced is closed when a newer link with the same peer takes its place.
 	replaced chan struct{}
+	// ended is closed when the link is no more.
+	ended chan struct{}
+
+	mu sync.Mutex // guards all below
 	// nonce is that of the last question for identities.
 	nonce uint64
+	// awaited are requests that wait for their answers, by nonce.
+	awaited map[uint64]chan<- *gossippb.GossipMessage
+}
+
+func newLink(pkiID, identity []byte, mspID string) *link {
+	return &link{pkiID: pkiID, identity: identity, mspID: mspID, queue: make(chan *gossippb.GossipMessage, queueLength),
+		replaced: make(chan struct{}), ended: make(chan struct{}), awaited: map[uint64]chan<- *gossippb.GossipMessage{}}
 }
 
 const (
@@ -57,6 +70,7 @@ func (s *Service) serve(ctx context.Context, stream stream) error {
 		return status.Errorf(codes.ResourceExhausted, "gossip: %d links are the limit", maxLinks)
 	}
 	defer s.remove(l)
+	defer close(l.ended)
 
 	heard := make(chan error, 1)
 	go func() {
@@ -153,7 +167,7 @@ func (s *Service) greet(stream stream) (*link, error) {
 		return nil, nil
 	}
 	s.learn(c.PkiId, c.Identity)
-	return &link{pkiID: c.PkiId, mspID: id.MSPID(), queue: make(chan *gossippb.GossipMessage, queueLength), replaced: make(chan struct{})}, nil
+	return newLink(c.PkiId, c.Identity, id.MSPID()), nil
 }
 
 // receive waits for the first message. A stream that ends ends the goroutine that waits.

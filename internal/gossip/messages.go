@@ -60,11 +60,12 @@ func (s *Service) beat(l *link, ask bool) ([]*gossippb.Envelope, error) {
 	if ask {
 		question(&gossippb.GossipMessage{Tag: gossippb.GossipMessage_EMPTY, Nonce: rand.Uint64(), Content: &gossippb.GossipMessage_MemReq{
 			MemReq: &gossippb.MembershipRequest{SelfInformation: alive}}})
-		s.mu.Lock()
-		l.nonce = rand.Uint64()
+		nonce := rand.Uint64()
+		l.mu.Lock()
+		l.nonce = nonce
+		l.mu.Unlock()
 		question(&gossippb.GossipMessage{Tag: gossippb.GossipMessage_EMPTY, Content: &gossippb.GossipMessage_Hello{
-			Hello: &gossippb.GossipHello{Nonce: l.nonce, MsgType: gossippb.PullMsgType_IDENTITY_MSG}}})
-		s.mu.Unlock()
+			Hello: &gossippb.GossipHello{Nonce: nonce, MsgType: gossippb.PullMsgType_IDENTITY_MSG}}})
 	}
 	// Fabric's peers take a state only from whom they know to live, and ask for
 	// states once they know it: so states come after the questions too.
@@ -110,16 +111,20 @@ func (s *Service) handle(l *link, e *gossippb.Envelope) error {
 			l.send(&gossippb.GossipMessage{Tag: gossippb.GossipMessage_CHAN_OR_ORG, Content: &gossippb.GossipMessage_StateSnapshot{StateSnapshot: s.states(id)}})
 		}
 	case *gossippb.GossipMessage_DataDig:
-		if c.DataDig.GetMsgType() == gossippb.PullMsgType_IDENTITY_MSG && s.asked(l, c.DataDig.GetNonce()) {
+		if c.DataDig.GetMsgType() == gossippb.PullMsgType_IDENTITY_MSG && l.asked(c.DataDig.GetNonce()) {
 			if unknown := s.unknown(c.DataDig.GetDigests()); len(unknown) > 0 {
 				l.send(&gossippb.GossipMessage{Tag: gossippb.GossipMessage_EMPTY, Content: &gossippb.GossipMessage_DataReq{
 					DataReq: &gossippb.DataRequest{Nonce: c.DataDig.Nonce, Digests: unknown, MsgType: gossippb.PullMsgType_IDENTITY_MSG}}})
 			}
 		}
 	case *gossippb.GossipMessage_DataUpdate:
-		if c.DataUpdate.GetMsgType() == gossippb.PullMsgType_IDENTITY_MSG && s.asked(l, c.DataUpdate.GetNonce()) {
+		if c.DataUpdate.GetMsgType() == gossippb.PullMsgType_IDENTITY_MSG && l.asked(c.DataUpdate.GetNonce()) {
 			s.hearIdentities(c.DataUpdate.GetData())
 		}
+	case *gossippb.GossipMessage_PrivateData, *gossippb.GossipMessage_PrivateReq:
+		s.handlePrivate(l, m)
+	case *gossippb.GossipMessage_Ack, *gossippb.GossipMessage_PrivateRes:
+		l.answered(m)
 	}
 	return nil
 }
@@ -132,9 +137,10 @@ func (l *link) send(m *gossippb.GossipMessage) {
 	}
 }
 
-func (s *Service) asked(l *link, nonce uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// asked says whether an answer is to the last question for identities.
+func (l *link) asked(nonce uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return nonce == l.nonce
 }
 

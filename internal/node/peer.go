@@ -64,6 +64,8 @@ type peer struct {
 	contractPort *contractPort
 	// directory knows the other peers of the channels.
 	directory *discovery.Directory
+	// rumours are exchanged with peers of Fabric.
+	rumours *gossip.Service
 }
 
 // RunPeer runs a peer until ctx ends.
@@ -103,10 +105,16 @@ func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.
 	if p.directory, err = p.newDirectory(); err != nil {
 		return err
 	}
+	if p.rumours, err = p.newGossip(); err != nil {
+		return err
+	}
 	// Channels close after everything that reads them has ended.
 	defer func() { err = errors.Join(err, p.channels.close()) }()
 	endorser, err := p.newEndorser()
 	if err != nil {
+		return err
+	}
+	if err := p.takeOver(ctx); err != nil {
 		return err
 	}
 	if err := p.channels.open(); err != nil {
@@ -196,11 +204,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	gatewaypb.RegisterGatewayServer(server, gatewayServer)
 	privatedatapb.RegisterPrivateDataServer(server, p.courier)
 	discoverypb.RegisterDiscoveryServer(server, discovery.NewService(p.directory, p.access, c.TLS.RequireClientCert))
-	rumours, err := p.newGossip()
-	if err != nil {
-		return err
-	}
-	gossippb.RegisterGossipServer(server, rumours)
+	gossippb.RegisterGossipServer(server, p.rumours)
 
 	l, err := listen("peer", c.Listen)
 	if err != nil {
@@ -223,7 +227,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 		return serveGRPC(ctx, server, l)
 	})
 	group.Go(func() error { return p.directory.Run(ctx) })
-	group.Go(func() error { return rumours.Run(ctx) })
+	group.Go(func() error { return p.rumours.Run(ctx) })
 	return nil
 }
 
@@ -238,7 +242,8 @@ func (p *peer) newDirectory() (*discovery.Directory, error) {
 // newGossip makes what tells peers of Fabric of this one.
 func (p *peer) newGossip() (*gossip.Service, error) {
 	return gossip.New(gossip.Config{
-		Signer: p.signer, CertHash: certHash(p.cert), Directory: p.directory, Dial: p.conns, Log: p.log, Channels: p.channels.Channels,
+		Signer: p.signer, CertHash: certHash(p.cert), Directory: p.directory, Dial: p.conns, Private: p.courier, Log: p.log,
+		Channels: p.channels.Channels,
 		Bundle: func(id string) (*channel.Bundle, bool) {
 			ch, ok := p.channels.get(id)
 			if !ok {

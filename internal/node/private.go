@@ -38,6 +38,12 @@ func (p *peer) otherPeers(channelID string) (peers []courier.Peer) {
 		if m.Local {
 			continue
 		}
+		if m.Foreign {
+			if link, ok := p.rumours.Link(m.Address); ok {
+				peers = append(peers, courier.Peer{MSPID: m.MSPID, Address: m.Address, Link: link})
+			}
+			continue
+		}
 		conn, err := p.conns.Dial(m.Address, roots[m.MSPID])
 		if err != nil {
 			continue // no usable TLS roots in the configuration
