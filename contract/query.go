@@ -16,7 +16,8 @@ type Entry struct {
 	Value []byte
 }
 
-// Page is a part of a query's results. Bookmark asks for the next part; it is empty after the last.
+// Page is a part of a query's results. Bookmark asks for the next part. It is empty after the last part of a range; a JSON query ends with a
+// part that has no entries.
 type Page struct {
 	Entries  []Entry
 	Bookmark string

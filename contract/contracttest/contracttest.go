@@ -9,10 +9,11 @@
 // writes, all its writes take effect or none, two transactions that ran on the same state conflict (see Simulate), private data
 // need a collection and a member, and what a peer refuses is refused with its words.
 //
-// It leaves out endorsement policies, which are recorded but not enforced, several peers that must agree, block to live, and JSON
-// queries, which need a real node.
+// JSON queries are answered as peers answer them, by the same code, from indexes that Index defines.
 //
-// Files: contracttest.go (this: ledgers, clients and transactions), view.go (the state as a contract sees it).
+// It leaves out endorsement policies, which are recorded but not enforced, several peers that must agree, and block to live.
+//
+// Files: contracttest.go (this: ledgers, clients and transactions), view.go (the state as a contract sees it), query.go (JSON queries).
 package contracttest
 
 import (
@@ -38,6 +39,7 @@ import (
 
 	"github.com/hansa-ledger/hansa/contract"
 	"github.com/hansa-ledger/hansa/contract/internal/shim"
+	"github.com/hansa-ledger/hansa/internal/jsonquery"
 	"github.com/hansa-ledger/hansa/internal/wire/msppb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 	"google.golang.org/protobuf/proto"
@@ -67,6 +69,7 @@ type Ledger struct {
 	state       map[place]*entry
 	history     map[place][]contract.Change
 	collections map[string][]string
+	indexes     map[place][]*jsonquery.Index // by contract and collection
 	events      []Event
 	transaction uint64
 	serial      int64
@@ -92,7 +95,7 @@ func New(t testing.TB) *Ledger {
 	return &Ledger{
 		Channel: "test", Now: time.Date(2026, time.January, 1, 12, 0, 0, 0, time.UTC), t: t,
 		deployed: map[string]*contract.Process{}, state: map[place]*entry{}, history: map[place][]contract.Change{},
-		collections: map[string][]string{},
+		collections: map[string][]string{}, indexes: map[place][]*jsonquery.Index{},
 	}
 }
 

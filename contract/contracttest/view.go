@@ -208,10 +208,6 @@ func (v *view) Range(collection, start, end string, page shim.Page) (shim.Rows, 
 	return rows, nil
 }
 
-func (v *view) Query(_, query string, _ shim.Page) (shim.Rows, error) {
-	return nil, v.failed("GET_QUERY_RESULT", fmt.Errorf("contracttest does not run JSON queries: test %s on a network", query))
-}
-
 func (v *view) History(key string) (shim.Changes, error) {
 	c := &changes{}
 	for _, change := range slices.Backward(v.tx.ledger.history[place{v.contract, "", key}]) {
