@@ -70,7 +70,7 @@ export default {
             const visible = make(peer.ChaincodeProposalPayload, { input: proposed.payload.getInput_asU8() });
             assert.deepEqual(Buffer.from(result.getProposalHash_asU8()),
                 sha256(proposed.header.getChannelHeader_asU8(), proposed.header.getSignatureHeader_asU8(), visible.serializeBinary()));
-            const action = peer.ChaincodeAction.deserializeBinary(result.getExtension$_asU8());
+            const action = peer.ChaincodeAction.deserializeBinary(result.getExtension_asU8());
             assert.deepEqual([action.getChaincodeId().getName(), action.getChaincodeId().getVersion()], [contract, '1.0']);
         },
     }, {

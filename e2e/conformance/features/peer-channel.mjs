@@ -119,7 +119,7 @@ export default {
             const { txId } = await written(net);
             const good = peer.ProcessedTransaction.deserializeBinary(succeeded(await qscc(net, 'org1', 'GetTransactionByID', net.channel, txId)));
             assert.equal(good.getValidationcode(), peer.TxValidationCode.VALID);
-            assert.ok(Buffer.from(good.getTransactionEnvelope().getPayload_asU8()).includes(txId));
+            assert.ok(Buffer.from(good.getTransactionenvelope().getPayload_asU8()).includes(txId));
             const bad = await invoke(net, ['org1'], { contract: 'records', args: ['PutPrivate', 'agreed', newID()], transient: { value: 'x' } });
             const found = peer.ProcessedTransaction.deserializeBinary(succeeded(await qscc(net, 'org1', 'GetTransactionByID', net.channel, bad.txId)));
             assert.equal(found.getValidationcode(), peer.TxValidationCode.ENDORSEMENT_POLICY_FAILURE);
