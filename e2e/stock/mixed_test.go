@@ -51,32 +51,54 @@ func TestMixedPeers(t *testing.T) {
 		})
 		return string(out)
 	}
-	ordered := func(args ...string) []string {
-		ca := filepath.Join(n.Dir, "crypto", "ordererOrganizations", "orderer.example.com", "users", "Admin@orderer.example.com", "tls", "ca.crt")
-		return append(args, "-o", orderer, "--tls", "--cafile", ca, "-C", "business", "-n", "asset", "--version", "1", "--sequence", "1")
-	}
 	cli(theirs, "Successfully submitted proposal", "channel", "join", "-b", filepath.Join(n.Dir, "business.block"))
 
-	id := startContract(t, n)
-	for _, m := range []provision.Member{ours, theirs} {
-		cli(m, "", "lifecycle", "chaincode", "install", filepath.Join(n.Dir, "asset.tgz"))
-		cli(m, "", ordered("lifecycle", "chaincode", "approveformyorg", "--package-id", id)...)
+	deploy := func(name, source string, options ...string) {
+		t.Helper()
+		ca := filepath.Join(n.Dir, "crypto", "ordererOrganizations", "orderer.example.com", "users", "Admin@orderer.example.com", "tls", "ca.crt")
+		definition := append([]string{"-o", orderer, "--tls", "--cafile", ca, "-C", "business", "-n", name, "--version", "1", "--sequence", "1"}, options...)
+		pkg, id := startContract(t, n, name, source)
+		for _, m := range []provision.Member{ours, theirs} {
+			cli(m, "", "lifecycle", "chaincode", "install", pkg)
+			cli(m, "", append([]string{"lifecycle", "chaincode", "approveformyorg", "--package-id", id}, definition...)...)
+		}
+		cli(ours, "", append([]string{"lifecycle", "chaincode", "commit", "--peerAddresses", ours.Peers[0].Address(), "--tlsRootCertFiles", roots[ours.Name],
+			"--peerAddresses", theirs.Peers[0].Address(), "--tlsRootCertFiles", roots[theirs.Name]}, definition...)...)
 	}
-	cli(ours, "", ordered("lifecycle", "chaincode", "commit", "--peerAddresses", ours.Peers[0].Address(), "--tlsRootCertFiles", roots[ours.Name],
-		"--peerAddresses", theirs.Peers[0].Address(), "--tlsRootCertFiles", roots[theirs.Name])...)
+	deploy("asset", "./examples/contracts/asset")
+	collections := filepath.Join(t.TempDir(), "collections.json")
+	if err := os.WriteFile(collections, []byte(`[
+		{"name": "brought", "policy": "OR('Org1MSP.member','Org2MSP.member')", "requiredPeerCount": 1, "maxPeerCount": 1, "blockToLive": 0},
+		{"name": "fetched", "policy": "OR('Org1MSP.member','Org2MSP.member')", "requiredPeerCount": 0, "maxPeerCount": 0, "blockToLive": 0}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	deploy("vault", "./e2e/private/vault", "--collections-config", collections, "--signature-policy", "OR('Org1MSP.peer','Org2MSP.peer')")
 
 	for i, m := range []provision.Member{ours, theirs} {
 		key := fmt.Sprintf("by the gateway of %s", m.Name)
-		contract := at(t, n, m, roots[m.Name])
-		n.Await(key, func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			_, err := contract.Submit(ctx, client.Strings("CreateAsset", key, "blue", strconv.Itoa(i), "Ann", "300"))
-			return err
-		})
+		channel := at(t, n, m, roots[m.Name])
+		submit := func(contract string, call client.Call) {
+			t.Helper()
+			n.Await(call.Function+" "+key, func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				_, err := channel.Contract(contract).Submit(ctx, call)
+				return err
+			})
+		}
+		submit("asset", client.Strings("CreateAsset", key, "blue", strconv.Itoa(i), "Ann", "300"))
 		// Both peers have it.
 		for _, reader := range []provision.Member{ours, theirs} {
 			cli(reader, `"Owner":"Ann"`, "chaincode", "query", "-C", "business", "-n", "asset", "-c", fmt.Sprintf(`{"Args":["ReadAsset",%q]}`, key))
+		}
+		// Endorsed by one peer alone, private data comes to the other one: brought before it is endorsed, or fetched when it is committed.
+		for _, collection := range []string{"brought", "fetched"} {
+			call := client.Strings("Put", collection, key)
+			call.Transient, call.Members = map[string][]byte{"value": []byte("secret of " + m.Name)}, []string{m.MSPID}
+			submit("vault", call)
+			for _, reader := range []provision.Member{ours, theirs} {
+				cli(reader, "secret of "+m.Name, "chaincode", "query", "-C", "business", "-n", "vault", "-c", fmt.Sprintf(`{"Args":["Get",%q,%q]}`, collection, key))
+			}
 		}
 	}
 	hash := regexp.MustCompile(`"currentBlockHash":"[^"]+"`)
@@ -160,8 +182,8 @@ func builder(t *testing.T) string {
 	return filepath.Dir(dir)
 }
 
-// startContract packages the example contract as a service and runs it.
-func startContract(t *testing.T, n *network.Network) (id string) {
+// startContract packages a contract as a service and runs it.
+func startContract(t *testing.T, n *network.Network, name, folder string) (pkg, id string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -173,28 +195,29 @@ func startContract(t *testing.T, n *network.Network) (id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := contractpackage.Write(contractpackage.Metadata{Type: "ccaas", Label: "asset"}, code)
+	raw, err := contractpackage.Write(contractpackage.Metadata{Type: "ccaas", Label: name}, code)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(n.Dir, "asset.tgz"), raw, 0o600); err != nil {
+	pkg = filepath.Join(n.Dir, name+".tgz")
+	if err := os.WriteFile(pkg, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(t.TempDir(), "asset")
-	build := exec.Command("go", "build", "-o", program, "./examples/contracts/asset")
+	program := filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-o", program, folder)
 	build.Env, build.Dir = append(os.Environ(), "CGO_ENABLED=0"), network.Root(t)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	contract := exec.Command(program)
-	id = contractpackage.ID("asset", raw)
+	id = contractpackage.ID(name, raw)
 	contract.Env = append(os.Environ(), "CHAINCODE_SERVER_ADDRESS="+address, "CHAINCODE_ID="+id)
 	run(t, contract)
-	return id
+	return pkg, id
 }
 
-// at is the contract at the gateway of a member's peer.
-func at(t *testing.T, n *network.Network, m provision.Member, roots string) *client.Contract {
+// at is the channel at the gateway of a member's peer.
+func at(t *testing.T, n *network.Network, m provision.Member, roots string) *client.Channel {
 	t.Helper()
 	user, err := client.LoadIdentity(m.MSPID, n.Plan().UserMSP(m, "User1"))
 	if err != nil {
@@ -209,5 +232,5 @@ func at(t *testing.T, n *network.Network, m provision.Member, roots string) *cli
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return c.Channel("business").Contract("asset")
+	return c.Channel("business")
 }
