@@ -65,7 +65,7 @@ export default {
             const request = bytes(make(peer.SnapshotRequest, {
                 signatureHeader: make(common.SignatureHeader, { creator: theirs.creator, nonce: crypto.randomBytes(24) }), channelId: net.channel, blockNumber: block,
             }));
-            await eventually(async () => await net.height('org2') >= block);
+            await eventually(async () => await net.height('org2') >= block - 1);
             await unary(net.stub('snapshot', 'org2'), 'generate', make(peer.SignedSnapshotRequest, { request, signature: await theirs.sign(request) }));
             await write(net);
             await write(net);
