@@ -11,7 +11,7 @@ NODE := $(patsubst %/package-lock.json,%,$(wildcard e2e/*/package-lock.json exam
 # The binary says from which commit it is, where there is one.
 VCS := -buildvcs=$(if $(shell git rev-parse HEAD 2>/dev/null),true,false)
 
-.PHONY: help build run smoke test conformance bench generate lint clean
+.PHONY: help build run smoke test conformance bench faults soak generate lint clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -35,6 +35,19 @@ conformance: build node ## every feature of Fabric with its stock clients and co
 bench: build ## throughput, latency and CPU of a fresh network (BENCH="--concurrency 1,64 --json")
 	@dir=$$(mktemp -d) && trap '$(HANSA) down --data '$$dir' --purge' EXIT && \
 	$(HANSA) up --data $$dir --port 0 --detach >/dev/null && $(HANSA) bench --data $$dir $(BENCH)
+
+faults: ## 200 seeded rounds of faults in a network of namespaces (FAULTS_ROUNDS=N FAULTS_SEED=N), and simulated ones
+	HANSA_SIMULATIONS=$(SIMULATIONS) go test -count=1 -v -timeout 1h -run Simulation ./internal/order/raft
+	@$(RUN_FAULTS) -test.timeout 4h
+
+soak: ## the same for FAULTS_DURATION (8h)
+	@FAULTS_DURATION=$(FAULTS_DURATION) $(RUN_FAULTS) -test.timeout 0
+
+FAULTS_ROUNDS   ?= 200
+FAULTS_DURATION ?= 8h
+SIMULATIONS     ?= 3000
+RUN_FAULTS = go test -c -o bin/faults.test ./e2e/faults && cd e2e/faults && FAULTS_DISTORT=1 FAULTS_ROUNDS=$(FAULTS_ROUNDS) FAULTS_RESULT=$(CURDIR)/bin/faults.json FAULTS_KEEP=$(CURDIR)/bin \
+	$(CURDIR)/bin/faults.test -test.v -test.run TestFaults
 
 generate: ## the Go code of proto/hansa, anew
 	go run -C tools ./protogen

@@ -3,7 +3,8 @@
 //
 // By default a few rounds. FAULTS_ROUNDS or FAULTS_DURATION make more, FAULTS_SEED repeats a round (its number is printed with every
 // failure), FAULTS_ORDERERS says how many orderers there are, FAULTS_DISTORT=1 has a binary built whose clock can jump and whose disk can be slow,
-// FAULTS_RESULT names a file for the figures, FAULTS_KEEP a folder for logs and data of rounds that fail. `make faults` and
+// FAULTS_KINDS names the
+// only faults to do, separated by commas, FAULTS_RESULT names a file for the figures, FAULTS_KEEP a folder for logs and data of rounds that fail. `make faults` and
 // `make soak` set them.
 package faults_test
 
@@ -16,7 +17,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -53,7 +56,11 @@ func run(m *testing.M) int {
 	case !inside:
 		return status
 	}
-	return m.Run()
+	status := m.Run()
+	if lastLine != "" {
+		fmt.Println(lastLine)
+	}
+	return status
 }
 
 // settings of a run, from the environment.
@@ -102,9 +109,12 @@ func settingsOf(t *testing.T) settings {
 // kinds are the faults that can be done.
 func (s settings) kinds() []nemesis.Kind {
 	kinds := []nemesis.Kind{nemesis.Kill, nemesis.Halves, nemesis.Pause, nemesis.OneWay, nemesis.Delay, nemesis.FullDisk, nemesis.Bridge,
-		nemesis.Loss, nemesis.PowerCut, nemesis.Reorder, nemesis.Bandwidth, nemesis.Duplicate}
+		nemesis.Membership, nemesis.Loss, nemesis.Certificate, nemesis.KillAll, nemesis.Reorder, nemesis.Bandwidth, nemesis.Duplicate}
 	if s.distort {
 		kinds = append(kinds, nemesis.SlowDisk, nemesis.Clock)
+	}
+	if text := os.Getenv("FAULTS_KINDS"); text != "" {
+		kinds = slices.DeleteFunc(kinds, func(k nemesis.Kind) bool { return !slices.Contains(strings.Split(text, ","), string(k)) })
 	}
 	return kinds
 }

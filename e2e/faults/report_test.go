@@ -28,7 +28,7 @@ type report struct {
 	Reordered    int                  `json:"reordered"`
 	Wrong        int                  `json:"wrong"`
 	Diverged     int                  `json:"diverged"`
-	Exits        int                  `json:"exits"` // processes that ended by themselves, for example as their disk was full
+	Exits        int                  `json:"exits"` // processes that ended by themselves, as their disk was full
 	// AfterHeal is from the end of a round's last fault to the first commit of a transaction that was sent after it.
 	AfterHeal percentiles `json:"recovery_after_heal_ms"`
 	// Failover is from the beginning of a fault to the first commit of a transaction that was sent after it, in rounds in which a majority of orderers,
@@ -110,8 +110,11 @@ func (r *report) write(t *testing.T, file string) {
 		}
 	}
 	fmt.Print(r.table())
-	fmt.Println(r.line())
+	lastLine = r.line()
 }
+
+// lastLine ends the program's output.
+var lastLine string
 
 // line is the end of a run.
 func (r *report) line() string {
@@ -121,8 +124,8 @@ func (r *report) line() string {
 		total += r.Faults[kind]
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, r.Faults[kind]))
 	}
-	return fmt.Sprintf("faults: %d rounds in %.0f s, %d faults (%s), %d transactions acknowledged, %d lost, %d doubled, %d reordered, %d wrong, %d diverged, recovery p50 %d ms p99 %d ms",
-		r.Rounds, r.Seconds, total, strings.Join(kinds, ", "), r.Acknowledged, r.Lost, r.Doubled, r.Reordered, r.Wrong, r.Diverged, r.AfterHeal.P50, r.AfterHeal.P99)
+	return fmt.Sprintf("faults: %d rounds in %.0f s, %d faults (%s; %d changes of members refused), %d transactions acknowledged, %d lost, %d doubled, %d reordered, %d wrong, %d diverged, recovery p50 %d ms p99 %d ms",
+		r.Rounds, r.Seconds, total, strings.Join(kinds, ", "), r.Refused, r.Acknowledged, r.Lost, r.Doubled, r.Reordered, r.Wrong, r.Diverged, r.AfterHeal.P50, r.AfterHeal.P99)
 }
 
 // table is Markdown for docs/reliability.md.

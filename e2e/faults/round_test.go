@@ -78,6 +78,9 @@ func harm(t *testing.T, s settings, orderers int, dir, binary string, report *re
 			return
 		}
 	}
+	for _, n := range network.Nodes() {
+		report.Exits += n.Exits()
+	}
 	if err := r.verify(); err != nil {
 		t.Error(err)
 		r.keepEvidence(s.seed)
@@ -130,6 +133,11 @@ func (r *rounds) round(number int, seed uint64) error {
 	}
 	if finding.Failed() || len(diverged) > 0 || len(crashes) > 0 {
 		return fmt.Errorf("plan %s:\n%sdiverged: %v\ncrashes: %v", plan, finding, diverged, crashes)
+	}
+	for _, d := range done {
+		if d.Refused != "" {
+			r.t.Logf("%s of %s was refused: %s", d.Kind, d.Hit, d.Refused)
+		}
 	}
 	committed := 0
 	for _, op := range ops {

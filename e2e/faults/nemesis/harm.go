@@ -73,14 +73,15 @@ func (n *Nemesis) one(ctx context.Context, index int, f Fault) (Done, error) {
 		d.Hit = victims[0].Name
 	}
 	n.site.Log().Info("fault begins", "kind", f.Kind, "hits", d.Hit)
-	n.impair(victims, 1)
-	defer n.impair(victims, -1)
+	if f.Kind != Clock {
+		n.impair(victims, 1)
+		defer n.impair(victims, -1)
+	}
 	undo, err := n.harm(ctx, index, f, victims, dice)
 	if refused := (*Refused)(nil); errors.As(err, &refused) {
-		d.Refused, d.Ended = refused.Error(), time.Now()
-		return d, nil
-	}
-	if err != nil {
+		d.Refused = refused.Error()
+		n.site.Log().Info("fault refused", "kind", f.Kind, "hits", d.Hit, "why", d.Refused)
+	} else if err != nil {
 		return d, fmt.Errorf("%s: %w", f, err)
 	}
 	wait(ctx, f.For-time.Since(d.Began))
@@ -91,6 +92,9 @@ func (n *Nemesis) one(ctx context.Context, index int, f Fault) (Done, error) {
 	n.site.Log().Info("fault ends", "kind", f.Kind, "hit", d.Hit)
 	return d, nil
 }
+
+// restoreLimit is how long the consenters may take to be as before, while other faults end.
+const restoreLimit = 30 * time.Second
 
 // Refused is a fault that the network, rightly, does not let happen.
 type Refused struct{ err error }
@@ -127,7 +131,7 @@ func (n *Nemesis) victims(ctx context.Context, f Fault, dice *rand.Rand) []*site
 		return []*site.Node{pick}
 	}
 	switch f.Kind {
-	case PowerCut:
+	case KillAll:
 		return s.Orderers
 	case Halves, Bridge:
 		return minority(s, sides(s, dice))
@@ -199,7 +203,7 @@ func (n *Nemesis) harm(ctx context.Context, index int, f Fault, victims []*site.
 	}
 	all := func(l netns.Link) shape { return func(_, _ *site.Node) netns.Link { return l } }
 	switch f.Kind {
-	case Kill, PowerCut:
+	case Kill, KillAll:
 		return each((*site.Node).Start), each((*site.Node).Kill)()
 	case Pause:
 		return each(func(v *site.Node) error { return v.Signal(syscall.SIGCONT) }), each(func(v *site.Node) error { return v.Signal(syscall.SIGSTOP) })()
@@ -237,6 +241,21 @@ func (n *Nemesis) harm(ctx context.Context, index int, f Fault, victims []*site.
 		return links(all(netns.Link{Duplicate: f.Amount}))
 	case Bandwidth:
 		return links(all(netns.Link{Rate: int(f.Amount)}))
+	}
+	if f.Kind == Membership || f.Kind == Certificate {
+		change := n.site.Dismiss
+		if f.Kind == Certificate {
+			change = n.site.Recertify
+		}
+		if err = change(ctx, victims[0]); err != nil {
+			err = &Refused{err}
+		}
+		restore := func() error {
+			ctx, cancel := context.WithTimeout(ctx, restoreLimit)
+			defer cancel()
+			return n.site.Restore(ctx)
+		}
+		return restore, err
 	}
 	return nil, fmt.Errorf("nobody knows how to do %q", f.Kind)
 }

@@ -18,7 +18,7 @@ type Kind string
 // The kinds.
 const (
 	Kill        Kind = "kill"         // SIGKILL; started again when the fault ends
-	PowerCut    Kind = "power cut"    // SIGKILL for all orderers at once
+	KillAll     Kind = "kill all"     // SIGKILL for all orderers at once
 	Pause       Kind = "pause"        // SIGSTOP, then SIGCONT
 	Halves      Kind = "halves"       // two groups that do not hear each other
 	Bridge      Kind = "bridge"       // two groups with one node that hears both

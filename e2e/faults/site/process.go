@@ -32,6 +32,8 @@ type Node struct {
 	dir     string
 	member  *member
 	command func() *exec.Cmd
+	tls     *keyPair
+	next    *keyPair // issued, and perhaps named by the configuration, but not in use
 	log     *slog.Logger
 
 	mu      sync.Mutex

@@ -254,12 +254,15 @@ func (s *Site) configure(n *Node) error {
 		return nil
 	}
 	folder := n.folder()
-	tls := map[string]any{"cert": folder.TLSCert(), "key": folder.TLSKey()}
+	if n.tls == nil {
+		n.tls = &keyPair{folder.TLSCert(), folder.TLSKey()}
+	}
+	tls := map[string]any{"cert": n.tls.cert, "key": n.tls.key}
 	at := func(port string) string { return net.JoinHostPort(n.Host.IP, port) }
 	config := map[string]any{"mspId": n.member.mspID, "mspDir": folder.MSP(), "dataDir": n.Data(), "listen": at(port), "tls": tls,
 		"operations": map[string]any{"listen": at(opsPort)}, "log": map[string]any{"format": "text"}}
 	if n.Role == Orderer {
-		config["admin"] = map[string]any{"listen": at(adminPort), "tls": map[string]any{"cert": folder.TLSCert(), "key": folder.TLSKey(),
+		config["admin"] = map[string]any{"listen": at(adminPort), "tls": map[string]any{"cert": n.tls.cert, "key": n.tls.key,
 			"clientRoots": []string{folder.TLSRoots()}, "requireClientCert": true}}
 	} else {
 		config["address"] = at(port)
