@@ -25,11 +25,13 @@ func newPeer() *cobra.Command {
 }
 
 func newOrderer() *cobra.Command {
-	return newRole("orderer", "Run an ordering node",
+	c := newRole("orderer", "Run an ordering node, or change who orders a channel",
 		node.OrdererExample, func() any { return &node.OrdererConfig{} },
 		func(ctx context.Context, c any, level *slog.LevelVar, log *slog.Logger) error {
 			return node.RunOrderer(ctx, *c.(*node.OrdererConfig), level, log)
 		})
+	c.AddCommand(ordererCommands()...)
+	return c
 }
 
 func newCA() *cobra.Command {

@@ -335,6 +335,37 @@ func (p *Puller) elsewhere(ctx context.Context, used Endpoint, number uint64) bo
 	return false
 }
 
+// Height asks an orderer how many blocks it has.
+func (p *Puller) Height(ctx context.Context, e Endpoint) (uint64, error) {
+	conn, err := p.dial(e)
+	if err != nil {
+		return 0, fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close()
+	newest, err := p.newest(ctx, ordererpb.NewAtomicBroadcastClient(conn))
+	return newest + 1, err
+}
+
+// Block asks an orderer for a block. Nothing about it is checked.
+func (p *Puller) Block(ctx context.Context, e Endpoint, number uint64) (*commonpb.Block, error) {
+	conn, err := p.dial(e)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := p.seek(ctx, ordererpb.NewAtomicBroadcastClient(conn), &ordererpb.SeekInfo{Start: Specified(number), Stop: Specified(number)})
+	if err != nil {
+		return nil, err
+	}
+	m, err := stream.Recv()
+	if err == nil && m.GetBlock() == nil {
+		err = fmt.Errorf("it answered %v", m.GetStatus())
+	}
+	return m.GetBlock(), err
+}
+
 // newest asks the orderer for the number of its newest block.
 func (p *Puller) newest(ctx context.Context, client ordererpb.AtomicBroadcastClient) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Silence)

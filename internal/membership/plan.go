@@ -297,7 +297,7 @@ func (s Service) Rotate(address string) (*Plan, error) {
 	}
 	p := &Plan{}
 	p.add(Issue, address, "make the new certificate of %s ready", address)
-	p.add(Certify, address, "name it in the channel's configuration; the others accept the old one too, until they see the new one")
+	p.add(Certify, address, "name it in the channel's configuration; for ten minutes the others accept the old one too")
 	p.add(Install, address, "have %s use it, which restarts it", address)
 	p.add(TakePart, address, "wait until it takes part")
 	if len(s) <= 2 && m.Live {

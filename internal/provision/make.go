@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
@@ -69,8 +70,7 @@ var hosts = []string{"localhost", Host}
 // process: its authority is opened here only.
 func (n *Network) certifyOrderers(ctx context.Context) error {
 	org := n.orderers()
-	authority, err := ca.Open(ca.Config{Name: "ca." + ordererDomain, Dir: filepath.Join(org.Dir, "ca", "data"),
-		Issuer: org.Issuer(), TLSIssuer: org.TLSIssuer(), Subject: ca.Subject{Organization: ordererDomain}}, slog.New(slog.DiscardHandler))
+	authority, err := n.ordererAuthority()
 	if err != nil {
 		return err
 	}
@@ -132,9 +132,13 @@ func certifyServer(ctx context.Context, authority *ca.CA, name, certFile, keyFil
 	return writeFile(certFile, ca.EncodeCertificates(cert), 0o644)
 }
 
+// electionTick is a tenth of the shortest time without a leader after which an orderer stands for election.
+const electionTick = 100 * time.Millisecond
+
 // writeGenesis makes the channel's first block.
 func (n *Network) writeGenesis() error {
-	spec := channel.Spec{Channel: n.Channel}
+	// On one machine a leader is missed sooner than Fabric's defaults allow for.
+	spec := channel.Spec{Channel: n.Channel, Raft: channel.RaftSpec{TickInterval: electionTick, ElectionTick: 10}}
 	spec.Members = append(spec.Members, channel.MemberSpec{Name: ordererOrg, MSPID: ordererMSPID, MSPDir: n.orderers().MSP(), OrderingOnly: true})
 	for _, m := range n.Members {
 		member := channel.MemberSpec{Name: m.Name, MSPID: m.MSPID, MSPDir: n.org(m).MSP()}

@@ -63,6 +63,8 @@ type Orderer struct {
 	Port       int    `yaml:"port"`
 	Admin      int    `yaml:"admin"`
 	Operations int    `yaml:"operations"`
+	// Added says that the genesis block does not know it: it came later, and joins by a later block.
+	Added bool `yaml:"added,omitempty"`
 }
 
 // Contract is a contract that runs as a process of its own.

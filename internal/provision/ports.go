@@ -32,6 +32,15 @@ func (p *ports) next() [portsOfNode]int {
 
 // freePort is the lowest port after those of the nodes that nobody uses: for a contract.
 func (n *Network) freePort() (int, error) {
+	ports, err := n.freePorts(1)
+	if err != nil {
+		return 0, err
+	}
+	return ports[0], nil
+}
+
+// freePorts are the lowest ports after those of the nodes that nobody uses.
+func (n *Network) freePorts(count int) (free []int, err error) {
 	used, first := map[int]bool{}, 0
 	for _, o := range n.Orderers {
 		first = max(first, o.Port, o.Admin, o.Operations)
@@ -47,10 +56,12 @@ func (n *Network) freePort() (int, error) {
 	}
 	for port := first + 1; port <= 65535; port++ {
 		if !used[port] && canListen(port) {
-			return port, nil
+			if free = append(free, port); len(free) == count {
+				return free, nil
+			}
 		}
 	}
-	return 0, fmt.Errorf("there is no free port between %d and 65535", first+1)
+	return nil, fmt.Errorf("there is no free port between %d and 65535", first+1)
 }
 
 func canListen(port int) bool {

@@ -166,6 +166,9 @@ func (n *Network) start(ctx context.Context, s *process.Supervisor, binary strin
 		return err
 	}
 	for _, o := range n.Orderers {
+		if o.Added {
+			continue
+		}
 		if err := n.joinOrderer(ctx, o, raw); err != nil {
 			return fmt.Errorf("join %s to channel %s: %w", o.Name, n.Channel, err)
 		}
@@ -244,7 +247,7 @@ func (n *Network) nodeDir(name string) string { return n.path("nodes", name) }
 
 // joinOrderer hands the genesis block to an orderer's channel participation API.
 func (n *Network) joinOrderer(ctx context.Context, o Orderer, genesis []byte) error {
-	httpClient, err := n.ordererAdmin()
+	httpClient, err := n.OrdererAdmin()
 	if err != nil {
 		return err
 	}
@@ -275,8 +278,8 @@ func (n *Network) joinOrderer(ctx context.Context, o Orderer, genesis []byte) er
 	return fmt.Errorf("%s: %s", response.Status, bytes.TrimSpace(text))
 }
 
-// ordererAdmin calls orderers' admin ports as the ordering organization's administrator.
-func (n *Network) ordererAdmin() (*http.Client, error) {
+// OrdererAdmin calls orderers' admin ports as the ordering organization's administrator.
+func (n *Network) OrdererAdmin() (*http.Client, error) {
 	dir := filepath.Join(n.ordererOrgDir(), "users", "Admin@"+ordererDomain, "tls")
 	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "client.crt"), filepath.Join(dir, "client.key"))
 	if err != nil {

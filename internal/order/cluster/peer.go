@@ -20,6 +20,10 @@ import (
 // retryPause is how long after a failure a stream is not tried again; what was queued is dropped.
 const retryPause = 50 * time.Millisecond
 
+// steady is how long a stream must have lasted to be called a connection: one that the other side refuses, such as that of a
+// node that is no member there, lasts a moment each time, and is worth one line in the log.
+const steady = 3 * time.Second
+
 type stepStream = grpc.BidiStreamingClient[ordererpb.StepRequest, ordererpb.StepResponse]
 
 // remote is another member in one channel: one stream for consensus, one for envelopes.
@@ -121,7 +125,8 @@ func (r *remote) sendMessages(ctx context.Context) {
 	var cancel context.CancelFunc
 	var ended chan error
 	sent := r.channel.link(r.member, "consensus")
-	well := true
+	var opened time.Time
+	warned := false
 	for {
 		var m *raftpb.Message
 		select {
@@ -132,6 +137,7 @@ func (r *remote) sendMessages(ctx context.Context) {
 		}
 		payload, err := proto.Marshal(m)
 		if err == nil && stream == nil {
+			opened = time.Now()
 			why := make(chan error, 1)
 			ended = why
 			stream, cancel, err = r.open(ctx, func(*ordererpb.StepResponse) {}, func(err error) {
@@ -148,9 +154,9 @@ func (r *remote) sendMessages(ctx context.Context) {
 		}
 		if err == nil {
 			sent.add(len(payload))
-			if !well {
+			if warned && time.Since(opened) > steady {
 				log.Info("connected to consenter")
-				well = true
+				warned = false
 			}
 			if m.GetType() == raftpb.MsgSnap {
 				r.channel.receiver.SnapshotSent(r.member.ID, true)
@@ -161,9 +167,9 @@ func (r *remote) sendMessages(ctx context.Context) {
 			cancel()
 			stream = nil
 		}
-		if well && ctx.Err() == nil {
+		if !warned && ctx.Err() == nil {
 			log.Warn("no connection to consenter", "error", err)
-			well = false
+			warned = true
 		}
 		r.channel.lost(m)
 		r.dropMessages()
