@@ -168,6 +168,39 @@ func (b *Builders) Find(packageID string) (*Build, error) {
 	return nil, fmt.Errorf("chaincode '%s' was already built with builder '%s', but that builder is no longer available", packageID, info.BuilderName)
 }
 
+// Adopt copies a build that Fabric's peer made, if there is one in its folder of builds and none here.
+func (b *Builders) Adopt(packageID, from string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	from = filepath.Join(from, unfit.ReplaceAllString(packageID, "-"))
+	if _, err := os.Stat(filepath.Join(from, infoFile)); err != nil {
+		return nil
+	}
+	if _, err := os.Stat(b.folder(packageID)); err == nil {
+		return nil
+	}
+	scratch, err := os.MkdirTemp(b.cfg.Dir, scratchPrefix)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	made := filepath.Join(scratch, "made")
+	if err := os.CopyFS(made, os.DirFS(from)); err != nil {
+		return fmt.Errorf("copy the build of %s: %w", packageID, err)
+	}
+	return b.keep(made, packageID)
+}
+
+// keep makes a finished build the package's.
+func (b *Builders) keep(made, packageID string) error {
+	// One flush of everything is quicker than one of each of a package manager's thousands of files.
+	syscall.Sync()
+	if err := os.Rename(made, b.folder(packageID)); err != nil {
+		return err
+	}
+	return syncDir(b.cfg.Dir)
+}
+
 // Build gives the build of a package, and makes it if there is none.
 func (b *Builders) Build(ctx context.Context, p *contractpackage.Package) (*Build, error) {
 	b.mu.Lock()
@@ -211,12 +244,7 @@ func (b *Builders) Build(ctx context.Context, p *contractpackage.Package) (*Buil
 		err = os.WriteFile(filepath.Join(made, infoFile), info, 0o600)
 	}
 	if err == nil {
-		// One flush of everything is quicker than one of each of a package manager's thousands of files.
-		syscall.Sync()
-		err = os.Rename(made, b.folder(p.ID))
-	}
-	if err == nil {
-		err = syncDir(b.cfg.Dir)
+		err = b.keep(made, p.ID)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("could not persist build output: %w", err)

@@ -210,16 +210,51 @@ func (b *Blocks) Seek(number uint64) error {
 		case at > number:
 			return b.damaged(fmt.Errorf("block %d is missing, this is %d", number, at))
 		}
-		length, prefix, err := b.record()
-		if err != nil {
+		if err := b.skip(); err != nil {
 			return err
 		}
-		if _, err := b.file.Seek(b.offset+int64(prefix)+length, io.SeekStart); err != nil {
-			return err
-		}
-		b.offset += int64(prefix) + length
-		b.reader.Reset(b.file)
 	}
+}
+
+// Height is how many blocks the channel has, counted from its first block ever. Next then begins anew.
+func (b *Blocks) Height() (uint64, error) {
+	height := b.first
+	for i := len(b.files) - 1; i >= 0; i-- {
+		if err := b.open(i); err != nil {
+			return 0, err
+		}
+		for {
+			number, err := b.peek()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return 0, err
+			}
+			height = number + 1
+			if err := b.skip(); err != nil {
+				return 0, err
+			}
+		}
+		if b.offset > 0 {
+			break
+		}
+	}
+	return height, b.open(0)
+}
+
+// skip moves behind the next block.
+func (b *Blocks) skip() error {
+	length, prefix, err := b.record()
+	if err != nil {
+		return err
+	}
+	b.offset += int64(prefix) + length
+	if _, err := b.file.Seek(b.offset, io.SeekStart); err != nil {
+		return err
+	}
+	b.reader.Reset(b.file)
+	return nil
 }
 
 // decodeBlock reads Fabric's own serialization of a block: number, data hash and previous hash, then the transactions and the

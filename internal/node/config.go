@@ -37,6 +37,7 @@ type PeerConfig struct {
 	MSPID       string            `yaml:"mspId"`
 	MSPDir      string            `yaml:"mspDir"`
 	DataDir     string            `yaml:"dataDir"`
+	FabricData  string            `yaml:"fabricData"`
 	Listen      string            `yaml:"listen"`
 	Address     string            `yaml:"address"`
 	TLS         TLSConfig         `yaml:"tls"`
@@ -241,7 +242,7 @@ func yamlName(f reflect.StructField) string {
 }
 
 // pathKeys are the settings that name files or folders.
-var pathKeys = map[string]bool{"mspDir": true, "dataDir": true, "cert": true, "key": true, "clientRoots": true,
+var pathKeys = map[string]bool{"mspDir": true, "dataDir": true, "fabricData": true, "cert": true, "key": true, "clientRoots": true,
 	"dir": true, "path": true, "certFile": true, "keyFile": true, "chainFile": true}
 
 func resolvePaths(v reflect.Value, base string) {

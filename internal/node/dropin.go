@@ -30,7 +30,6 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 	c := PeerConfig{
 		MSPID:   s.String("peer.localMspId"),
 		MSPDir:  s.Path("peer.mspConfigPath"),
-		DataDir: dataFolder(s, "peer.fileSystemPath", "ledgersData"),
 		Listen:  s.String("peer.listenAddress"),
 		Address: publicAddress(s),
 		TLS: fabricTLS(s, tlsKeys{enabled: "peer.tls.enabled", cert: "peer.tls.cert.file", key: "peer.tls.key.file",
@@ -60,6 +59,7 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 			Deliver:  concurrency(s, "peer.limits.concurrency.deliverService"),
 		},
 	}
+	c.DataDir, c.FabricData = dataFolder(s, "peer.fileSystemPath", ledgersDir)
 	c.Chaincode.Listen, c.Chaincode.Address = contractAddresses(s, c.Address, len(c.Chaincode.ExternalBuilders) > 0)
 	if c.TLS.RequireClientCert {
 		s.Note(slog.LevelWarn, "peer.tls.clientAuthRequired",
@@ -95,15 +95,15 @@ func FabricOrderer(environ []string) (OrdererConfig, []fabricconfig.Notice, erro
 		return OrdererConfig{}, nil, err
 	}
 	c := OrdererConfig{
-		MSPID:   s.String("General.LocalMSPID"),
-		MSPDir:  s.Path("General.LocalMSPDir"),
-		DataDir: dataFolder(s, "FileLedger.Location", "chains"),
-		Listen:  net.JoinHostPort(cmp.Or(s.String("General.ListenAddress"), "127.0.0.1"), strconv.Itoa(cmp.Or(s.Int("General.ListenPort"), 7050))),
+		MSPID:  s.String("General.LocalMSPID"),
+		MSPDir: s.Path("General.LocalMSPDir"),
+		Listen: net.JoinHostPort(cmp.Or(s.String("General.ListenAddress"), "127.0.0.1"), strconv.Itoa(cmp.Or(s.Int("General.ListenPort"), 7050))),
 		TLS: fabricTLS(s, tlsKeys{enabled: "General.TLS.Enabled", cert: "General.TLS.Certificate", key: "General.TLS.PrivateKey",
 			clientAuth: "General.TLS.ClientAuthRequired", clientRoots: "General.TLS.ClientRootCAs"}),
 		Admin:      fabricAdmin(s),
 		Operations: operationsPort(s, "Operations.ListenAddress", "Operations.TLS.Enabled"),
 	}
+	c.DataDir, _ = dataFolder(s, "FileLedger.Location", "chains")
 	// Consenters know each other by the certificates in the channel's configuration.
 	for _, key := range []string{"Client", "Server"} {
 		cert, private := s.Path("General.Cluster."+key+"Certificate"), s.Path("General.Cluster."+key+"PrivateKey")
@@ -316,20 +316,19 @@ func serviceValues(s *fabricconfig.Settings, environ []string) map[string]string
 	return values
 }
 
-// dataFolder is our folder in Fabric's, where a ledger of Fabric's is left as it is.
-func dataFolder(s *fabricconfig.Settings, key, theirs string) string {
+// dataFolder is our folder in Fabric's, and Fabric's where it holds ledgers, which are left as they are.
+func dataFolder(s *fabricconfig.Settings, key, ledgers string) (own, fabric string) {
 	dir := s.Path(key)
 	if dir == "" {
 		s.Fail(key, "a folder is wanted")
-		return ""
+		return "", ""
 	}
-	own := filepath.Join(dir, dropinDir)
-	if _, err := os.Stat(filepath.Join(dir, theirs)); err == nil {
-		if _, err := os.Stat(own); err != nil {
-			s.Note(slog.LevelWarn, key, "the folder holds ledgers of Fabric, which are left as they are: join the channels again, the blocks come from the other nodes")
-		}
+	own = filepath.Join(dir, dropinDir)
+	if _, err := os.Stat(filepath.Join(dir, ledgers)); err == nil {
+		fabric = dir
+		s.Note(slog.LevelInfo, key, "the folder holds ledgers of Fabric: what is not in "+own+" yet is taken over into it, and Fabric's files are left as they are")
 	}
-	return own
+	return own, fabric
 }
 
 // concurrency is a limit; Fabric's 0 is none.

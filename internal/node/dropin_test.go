@@ -178,7 +178,7 @@ func TestFabricSettingsThatAreNotFollowed(t *testing.T) {
 		}
 	}
 	keys = strings.Join(loud(notices), " ")
-	for _, want := range []string{"Admin.TLS.Enabled", "General.Cluster.ListenPort", "General.Cluster.ClientCertificate", "General.BootstrapMethod", "ca", "FileLedger.Location"} {
+	for _, want := range []string{"Admin.TLS.Enabled", "General.Cluster.ListenPort", "General.Cluster.ClientCertificate", "General.BootstrapMethod", "ca"} {
 		if !strings.Contains(keys, want) {
 			t.Errorf("no warning about %s: %s", want, keys)
 		}
