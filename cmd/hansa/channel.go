@@ -19,7 +19,7 @@ func newChannel() *cobra.Command {
 		Short:   "Make channels and change their configuration",
 		GroupID: "use",
 	}
-	c.AddCommand(newChannelGenesis(), newChannelConfig(), newChannelUpdate(), newChannelSign(), newChannelSubmit())
+	c.AddCommand(newChannelGenesis(), newChannelConfig(), newChannelUpdate(), newChannelSign(), newChannelSubmit(), newChannelJoin())
 	return c
 }
 

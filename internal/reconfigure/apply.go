@@ -119,7 +119,13 @@ func (l *loader) files(field string, texts []string) {
 }
 
 func (l *loader) file(field string, text *string) {
-	if l.err != nil || *text == "" || isPEM(*text) {
+	if l.err != nil || *text == "" {
+		return
+	}
+	if isPEM(*text) {
+		if err := checkPEM([]byte(*text)); err != nil {
+			l.err = fmt.Errorf("%s: %w", field, err)
+		}
 		return
 	}
 	name := *text
@@ -139,6 +145,10 @@ func (l *loader) file(field string, text *string) {
 		l.err = fmt.Errorf("%s: neither PEM text nor a file: %w", field, err)
 	case !isPEM(string(raw)):
 		l.err = fmt.Errorf("%s: %s holds nothing in PEM form", field, name)
+	default:
+		if err := checkPEM(raw); err != nil {
+			l.err = fmt.Errorf("%s: %s: %w", field, name, err)
+		}
 	}
 	*text = string(raw)
 }

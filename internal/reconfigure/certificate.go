@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 )
 
@@ -26,4 +27,22 @@ func certificateName(raw []byte) string {
 		name = cert.Subject.String()
 	}
 	return fmt.Sprintf("certificate %s (%s, until %s)", mark, name, cert.NotAfter.UTC().Format("2006-01-02"))
+}
+
+// checkPEM says whether a text can be read as a certificate or revocation list.
+func checkPEM(raw []byte) error {
+	decoded, _ := pem.Decode(raw)
+	if decoded == nil {
+		return errors.New("the PEM text is damaged")
+	}
+	var err error
+	switch decoded.Type {
+	case "CERTIFICATE":
+		_, err = x509.ParseCertificate(decoded.Bytes)
+	case "X509 CRL":
+		_, err = x509.ParseRevocationList(decoded.Bytes)
+	default:
+		err = fmt.Errorf("a certificate is wanted, this is a %s", decoded.Type)
+	}
+	return err
 }

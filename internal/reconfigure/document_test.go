@@ -153,7 +153,8 @@ func TestEdits(t *testing.T) {
 		{"other channel", []string{"channel: trade", "channel: other"}, `!this is the configuration of channel "other", not of "trade"`},
 		{"no base", []string{"configuration: 0\n", ""}, "!configuration: is missing"},
 		{"other base", []string{"configuration: 0\n", "configuration: 3\n"}, "!has changed meanwhile: configuration 3 was edited, in force is 0"},
-		{"bad certificate", []string{"      roots:\n", "      roots:\n        - |\n          -----BEGIN CERTIFICATE-----\n          aGFuc2E=\n          -----END CERTIFICATE-----\n"}, "!MSP"},
+		{"bad certificate", []string{"      roots:\n", "      roots:\n        - |\n          -----BEGIN CERTIFICATE-----\n          aGFuc2E=\n          -----END CERTIFICATE-----\n"}, "!members[0].msp.roots[0]: "},
+		{"private key", []string{"      roots:\n", "      roots:\n        - |\n          -----BEGIN PRIVATE KEY-----\n          aGFuc2E=\n          -----END PRIVATE KEY-----\n"}, "!members[0].msp.roots[0]: a certificate is wanted, this is a PRIVATE KEY"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, err := n.edit(t, test.replace...)

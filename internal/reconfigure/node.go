@@ -369,3 +369,24 @@ func AwaitBlock(ctx context.Context, n Node, as envelope.Signer, channelID strin
 	})
 	return err
 }
+
+// FirstBlock gets the block that began a channel, with which peers join it.
+func FirstBlock(ctx context.Context, nodes []Node, as envelope.Signer, channelID string) (*commonpb.Block, error) {
+	return ask(nodes, as, channelID, func(c *connection) (*commonpb.Block, error) { return c.block(ctx, numbered(0)) })
+}
+
+// AwaitConfig waits until a node that catches up has the configuration of a block. Until
+// then it may not know the one who asks, so that refusals are no end.
+func AwaitConfig(ctx context.Context, n Node, as envelope.Signer, channelID string, number uint64) error {
+	for {
+		config, err := Fetch(ctx, []Node{n}, as, channelID)
+		if err == nil && config.Block >= number {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(retryPause):
+		}
+	}
+}
