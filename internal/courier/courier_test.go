@@ -68,6 +68,7 @@ type world struct {
 	orgs   map[string]*org
 	peers  []*peer
 	asking func() // called when a courier wants to know the other peers
+	linked bool   // the peers are known to each other by links as with peers of Fabric
 }
 
 type org struct {
@@ -165,7 +166,9 @@ func (w *world) serve(p *peer) {
 				w.asking()
 			}
 			for _, other := range w.peers {
-				if other != p {
+				if other != p && w.linked {
+					others = append(others, courier.Peer{MSPID: other.org.MSPID, Address: other.address, Link: line{p, other}})
+				} else if other != p {
 					others = append(others, courier.Peer{MSPID: other.org.MSPID, Address: other.address, Conn: w.dial(other, &p.cert)})
 				}
 			}
