@@ -17,8 +17,8 @@ import (
 	"github.com/hansa-ledger/hansa/internal/order/raft"
 )
 
-// simulation runs a cluster in one goroutine under a seeded schedule of ticks, deliveries, losses, doublings, delays,
-// partitions, crashes that lose what was not fsynced, compactions and changes of members. The blocks of each member are
+// simulation runs a cluster in one goroutine under a seeded schedule of ticks that come unevenly and in bursts, deliveries, losses,
+// doublings, delays, partitions of several kinds, disks that stall, crashes that lose what was not fsynced, compactions and changes of members. The blocks of each member are
 // what its owner would keep: fsynced now and then, behind raft's log.
 type simulation struct {
 	t       *testing.T
@@ -26,7 +26,7 @@ type simulation struct {
 	dir     string
 	members map[uint64]*member
 	flight  []*raftpb.Message
-	cut     map[uint64]bool // one side of a partition, empty if there is none
+	cut     map[[2]uint64]bool // directions, from and to, in which nothing gets through
 	loss    float64
 
 	chain    map[uint64]string // what any member has at a height: all must agree
@@ -35,6 +35,9 @@ type simulation struct {
 	crashes  int
 	changes  int
 	installs int
+	cuts     map[string]int // by kind
+	stalls   int
+	jumps    int
 }
 
 type member struct {
@@ -48,6 +51,7 @@ type member struct {
 	waiting  map[string]bool
 	term     uint64 // of the lead in which it proposed those
 	snapshot *raftpb.Message
+	stalled  int // so many rounds its disk does not answer, and it does nothing else
 }
 
 type kept struct {
@@ -193,8 +197,21 @@ func (s *simulation) round(faults bool) {
 			}
 			continue
 		}
+		if m.stalled > 0 && faults {
+			m.stalled--
+			continue
+		} else if faults && s.rng.IntN(200) == 0 {
+			m.stalled = s.rng.IntN(15)
+			s.stalls++
+		}
 		if s.rng.IntN(4) > 0 || !faults { // clocks differ
 			m.node.Tick()
+		}
+		if faults && s.rng.IntN(200) == 0 { // and jump
+			s.jumps++
+			for range s.rng.IntN(20) {
+				m.node.Tick()
+			}
 		}
 		if m.node.Leading() && s.rng.IntN(3) == 0 {
 			s.lead(m, faults)
@@ -216,14 +233,39 @@ func (s *simulation) round(faults bool) {
 		}
 	}
 	if faults && s.rng.IntN(60) == 0 {
-		s.cut = map[uint64]bool{}
-		for _, id := range s.ids() {
-			s.cut[id] = s.rng.IntN(2) == 0
-		}
+		s.part()
 	} else if !faults || s.rng.IntN(30) == 0 {
 		s.cut = nil
 	}
 	s.deliver(faults)
+}
+
+// part cuts some of the ways between members: into two sides, into two sides of which one member hears both, or in one direction only, from
+// or to one member.
+func (s *simulation) part() {
+	s.cut = map[[2]uint64]bool{}
+	ids := s.ids()
+	side := map[uint64]bool{}
+	for _, id := range ids {
+		side[id] = s.rng.IntN(2) == 0
+	}
+	one := ids[s.rng.IntN(len(ids))]
+	kind := []string{"halves", "bridge", "mute", "deaf"}[s.rng.IntN(4)]
+	s.cuts[kind]++
+	for _, from := range ids {
+		for _, to := range ids {
+			apart := side[from] != side[to]
+			switch kind {
+			case "bridge":
+				apart = apart && from != one && to != one
+			case "mute":
+				apart = from == one
+			case "deaf":
+				apart = to == one
+			}
+			s.cut[[2]uint64{from, to}] = apart
+		}
+	}
 }
 
 // electionTick is so long that raft's own election timeouts, which it draws from a source that cannot be seeded, do not
@@ -290,9 +332,9 @@ func (s *simulation) deliver(faults bool) {
 	for _, msg := range flight {
 		to := s.members[msg.GetTo()]
 		switch {
-		case to == nil || to.node == nil || s.cut != nil && s.cut[msg.GetTo()] != s.cut[msg.GetFrom()]:
+		case to == nil || to.node == nil || s.cut[[2]uint64{msg.GetFrom(), msg.GetTo()}]:
 		case faults && s.rng.Float64() < s.loss:
-		case faults && s.rng.IntN(5) == 0:
+		case faults && (to.stalled > 0 || s.rng.IntN(5) == 0):
 			s.flight = append(s.flight, msg) // later
 		default:
 			to.step(msg)
@@ -320,12 +362,18 @@ func TestSimulation(t *testing.T) {
 		seed, _ = strconv.ParseUint(text, 10, 64)
 		runs = 1
 	}
-	var acked, crashes, installs, changes int
+	var acked, crashes, installs, changes, stalls, jumps int
+	cuts := map[string]int{}
 	for i := range runs {
 		s := simulate(t, seed+uint64(i))
 		acked, crashes, installs, changes = acked+len(s.acked), crashes+s.crashes, installs+s.installs, changes+s.changes
+		stalls, jumps = stalls+s.stalls, jumps+s.jumps
+		for kind, n := range s.cuts {
+			cuts[kind] += n
+		}
 	}
-	t.Logf("seeds from %d: %d schedules, %d blocks acknowledged, %d crashes, %d snapshots installed, %d changes of members", seed, runs, acked, crashes, installs, changes)
+	t.Logf("seeds from %d: %d schedules, %d blocks acknowledged, none lost or different; %d crashes, partitions %v, %d disks that stalled, %d clocks that jumped, %d snapshots installed, %d changes of members",
+		seed, runs, acked, crashes, cuts, stalls, jumps, installs, changes)
 }
 
 func simulate(t *testing.T, seed uint64) *simulation {
@@ -343,7 +391,7 @@ func simulate(t *testing.T, seed uint64) *simulation {
 		}
 		defer os.RemoveAll(dir)
 	}
-	s := &simulation{t: t, rng: rng, dir: dir, members: map[uint64]*member{}, chain: map[uint64]string{}, acked: map[string]bool{}, loss: rng.Float64() * 0.3}
+	s := &simulation{t: t, rng: rng, dir: dir, members: map[uint64]*member{}, chain: map[uint64]string{}, cuts: map[string]int{}, acked: map[string]bool{}, loss: rng.Float64() * 0.3}
 	founders := []uint64{1, 2, 3}
 	if rng.IntN(2) == 0 {
 		founders = append(founders, 4, 5)
