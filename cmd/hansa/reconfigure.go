@@ -77,7 +77,8 @@ func newChannelUpdate() *cobra.Command {
 		Short: "Change a channel's configuration",
 		Args:  cobra.NoArgs,
 		Long: `Change the configuration of a channel: of an edited copy of what hansa channel config shows (-f), or, without a file,
-in your editor ($VISUAL or $EDITOR). A file may also hold just the few lines that change, with the channel's name.
+in your editor ($VISUAL or $EDITOR). A file may also hold just the few lines that change, with the channel's name; and
+--set changes single places.
 
 The command shows what changes and whose signatures the channel's policies ask for, signs with the administrators'
 keys at hand, and submits the update once the signatures are enough. If some are missing it writes a request, a file
@@ -85,6 +86,7 @@ for the other members: each adds its signature with hansa channel sign (or peer 
 them submits it with hansa channel submit.`,
 		Example: `  hansa channel update --data my-network
   hansa channel update --data my-network -f business.yaml --dry-run
+  hansa channel update --data my-network --set batch.timeout=1s --set 'policies.application.Endorsement=ANY Endorsement'
   hansa channel update --data my-network -f business.yaml --members org1 --request add-org3.request`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithCancel(cmd.Context())
@@ -99,6 +101,7 @@ them submits it with hansa channel submit.`,
 	flags.register(c, true)
 	f := c.Flags()
 	f.StringVarP(&u.file, "file", "f", "", "the edited `file`, - for the standard input (default: open an editor)")
+	f.StringArrayVar(&u.set, "set", nil, "`PATH=VALUE` in the configuration, such as batch.maxMessages=100; an empty value removes; may be repeated")
 	f.BoolVar(&u.dryRun, "dry-run", false, "show what would change and who must sign, and do nothing")
 	f.StringVar(&u.request, "request", "", "do not submit: write the update, with the signatures at hand, to this `file` for other members to sign")
 	f.BoolVar(&u.yes, "yes", false, "do not ask before submitting")
@@ -109,6 +112,7 @@ them submits it with hansa channel submit.`,
 // update is one run of hansa channel update.
 type update struct {
 	file    string
+	set     []string
 	dryRun  bool
 	request string
 	submission
@@ -123,10 +127,15 @@ func (u *update) run(ctx context.Context, cmd *cobra.Command, s *channelSession)
 		return err
 	}
 	kept := ""
-	if u.file == "" {
+	if u.file == "" && len(u.set) == 0 {
 		kept, err = edit(ctx, cmd, config)
-	} else {
+	} else if u.file != "" {
 		err = u.read(cmd, config)
+	}
+	for _, assignment := range u.set {
+		if err == nil {
+			err = config.Set(assignment, ".")
+		}
 	}
 	var request *reconfigure.Request
 	if err == nil {

@@ -337,3 +337,65 @@ func FuzzEditYAML(f *testing.F) {
 		c.Warnings(status)
 	})
 }
+
+func TestSet(t *testing.T) {
+	n := newNetwork(t, "acls: {qscc/GetChainInfo: Readers}\n")
+	for _, test := range []struct{ set, want string }{
+		{"batch.maxMessages=7", "~ batch.maxMessages: 500 → 7"},
+		{"batch.absoluteMaxBytes=20 MB", "~ batch.absoluteMaxBytes: 10 MB → 20 MB"},
+		{"policies.application.Endorsement=ANY Endorsement", "~ policies.application.Endorsement: MAJORITY Endorsement → ANY Endorsement"},
+		{"policies.application.Panel=OR('AlphaMSP.admin')", "+ policies.application.Panel: OR('AlphaMSP.admin')"},
+		{"policies.application.LifecycleEndorsement=", "- policies.application.LifecycleEndorsement: MAJORITY Endorsement"},
+		{"acls.qscc/GetBlockByNumber=Admins", "+ acls.qscc/GetBlockByNumber: Admins"},
+		{"acls.qscc/GetChainInfo=", "- acls.qscc/GetChainInfo: Readers"},
+		{"members.Alpha.anchorPeers=[\"a:1\", \"b:2\"]", "+ members.Alpha.anchorPeers: a:1|+ members.Alpha.anchorPeers: b:2"},
+		{"members.Alpha.policies.Own=OR('AlphaMSP.peer')", "+ members.Alpha.policies.Own: OR('AlphaMSP.peer')"},
+		{"members.Carrier.endpoints=[\"o9:7050\"]", "- members.Carrier(orderers).endpoints: o0:7050|- members.Carrier(orderers).endpoints: o1:7050|- members.Carrier(orderers).endpoints: o2:7050|+ members.Carrier(orderers).endpoints: o9:7050"},
+		{"batch", "!PATH=VALUE is wanted"},
+		{"batch.maxMessages=many", "!cannot unmarshal"},
+		{"batch.size=7", "!unknown key \"size\""},
+		{"members.Omega.anchorPeers=[]", "!it is none of Alpha, Beta, Gamma, Carrier"},
+		{"policies.peer.Own=ANY Admins", "!there is no peer"},
+		{"consensus.type=x", "!there is nothing below it"},
+		{"acls.qscc/None=", "!there is no such thing to remove"},
+		{"batch.timeout=[", "!yaml"},
+		{"orderers.o1:7050.port=7051", "~"},
+	} {
+		t.Run(test.set, func(t *testing.T) {
+			c := *n.Config
+			err := c.Set(test.set, n.dir)
+			if want, ok := strings.CutPrefix(test.want, "!"); ok {
+				wantError(t, err, want)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := c.Request()
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, err := n.Status(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			differences, err := n.Differences(status)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, d := range differences {
+				got = append(got, d.String())
+			}
+			if all := strings.Join(got, "|"); test.want != "~" && all != test.want {
+				t.Errorf("differences %s", all)
+			}
+		})
+	}
+	c := *n.Config
+	if err := c.Set("members.Gamma=", n.dir); err != nil {
+		t.Error(err)
+	} else if strings.Contains(shown(t, &c), "Gamma") {
+		t.Error("the member is still there")
+	}
+}
