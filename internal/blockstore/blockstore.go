@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -35,6 +36,14 @@ const (
 	// MaxRecordBytes bounds one record; the orderer's absolute limits lie far below.
 	MaxRecordBytes = 1 << 30
 )
+
+// ErrClosed is the error of a store that was closed, as fs.ErrClosed is of a file.
+var ErrClosed error = closedError{}
+
+type closedError struct{}
+
+func (closedError) Error() string        { return "the block store is closed" }
+func (closedError) Is(target error) bool { return target == fs.ErrClosed }
 
 // ErrNotFound is for a block number that the store does not hold.
 var ErrNotFound = errors.New("block not found")
@@ -169,7 +178,7 @@ func (s *Store) Synced() uint64 {
 
 func (s *Store) usable() error {
 	if s.closed {
-		return errors.New("the block store is closed")
+		return ErrClosed
 	}
 	return s.failed
 }
@@ -266,7 +275,7 @@ func (s *Store) Read(number uint64) (block, extra []byte, err error) {
 	s.mu.RLock()
 	if s.closed {
 		s.mu.RUnlock()
-		return nil, nil, errors.New("read block: the block store is closed")
+		return nil, nil, fmt.Errorf("read block: %w", ErrClosed)
 	}
 	if number < s.first || number >= s.next {
 		first, next := s.first, s.next

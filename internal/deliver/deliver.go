@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -378,7 +379,7 @@ func (s *Server) deliver(stream grpc.ServerStream, env *commonpb.Envelope, k kin
 			if ctx.Err() != nil {
 				return 0, fmt.Errorf("context finished before block retrieved: %w", ctx.Err())
 			}
-			log.Warn("deliver stream ends", "reason", err.Error())
+			log.Info("deliver stream ends", "reason", err.Error())
 			return commonpb.Status_SERVICE_UNAVAILABLE, nil
 		}
 		if err := access.check(s.cfg.Now()); err != nil {
@@ -386,6 +387,10 @@ func (s *Server) deliver(stream grpc.ServerStream, env *commonpb.Envelope, k kin
 			return commonpb.Status_FORBIDDEN, nil
 		}
 		response, err := s.response(ctx, r, ch, private, number, k)
+		if errors.Is(err, fs.ErrClosed) {
+			log.Info("deliver stream ends", "reason", "the channel is stopped")
+			return commonpb.Status_SERVICE_UNAVAILABLE, nil
+		}
 		if err != nil {
 			log.Error("deliver stream ends", "block", number, "error", err.Error())
 			return commonpb.Status_SERVICE_UNAVAILABLE, nil
@@ -463,10 +468,11 @@ func wait(ctx context.Context, src Source, height uint64, errored <-chan struct{
 		case <-done:
 		}
 	}()
-	if err := src.Wait(ctx, height); err != nil {
-		return context.Cause(ctx)
+	err := src.Wait(ctx, height)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
 	}
-	return nil
+	return err // the channel is stopped, while the reader would wait on
 }
 
 func closed(c <-chan struct{}) bool {

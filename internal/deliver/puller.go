@@ -36,10 +36,11 @@ type Endpoint struct {
 
 // PullerConfig says what to pull, from where and to whom.
 type PullerConfig struct {
-	// Silence is how long to wait for a block before asking the orderer whether there is one. An orderer that does not
-	// answer within the same time, or has a block and does not send it, is left for the next. Default 1s.
+	// Silence is how long to wait for a block before asking the orderer, and another one, whether there is one. An orderer
+	// that does not answer within the same time, or does not send a block that one of them has, is left for the next.
+	// Default 500ms.
 	Silence time.Duration `yaml:"silence"`
-	// MaxSilence bounds the pause between such questions while the chain is idle. Default 10s.
+	// MaxSilence bounds the pause between such questions while the chain is idle. Default 1s.
 	MaxSilence time.Duration `yaml:"maxSilence"`
 	// DialTimeout bounds one attempt to connect. Default 1s.
 	DialTimeout time.Duration `yaml:"dialTimeout"`
@@ -77,7 +78,13 @@ var ErrBadBlock = errors.New("bad block")
 type Puller struct {
 	cfg     PullerConfig
 	tlsHash []byte
-	asked   int // by elsewhere; of Run's goroutine
+
+	// Of Run's goroutine, and of the one look that it has under way.
+	failures map[string]time.Time // when each orderer failed last
+	wanted   string               // the orderer to turn to next, if not empty
+	asked    int                  // by elsewhere
+	others   map[string]*grpc.ClientConn
+
 	mu      sync.Mutex
 	source  string
 	blocks  prometheus.Counter
@@ -91,8 +98,8 @@ func NewPuller(cfg PullerConfig) *Puller {
 			*d = v
 		}
 	}
-	set(&cfg.Silence, time.Second)
-	set(&cfg.MaxSilence, 10*time.Second)
+	set(&cfg.Silence, 500*time.Millisecond)
+	set(&cfg.MaxSilence, time.Second)
 	set(&cfg.DialTimeout, time.Second)
 	set(&cfg.MinBackoff, 50*time.Millisecond)
 	set(&cfg.MaxBackoff, 2*time.Second)
@@ -106,7 +113,7 @@ func NewPuller(cfg PullerConfig) *Puller {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	labels := prometheus.Labels{"channel": cfg.ChannelID}
-	p := &Puller{cfg: cfg,
+	p := &Puller{cfg: cfg, failures: map[string]time.Time{}, others: map[string]*grpc.ClientConn{},
 		blocks:  prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_pull_blocks_total", Help: "Blocks pulled from orderers.", ConstLabels: labels}),
 		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "hansa_pull_failures_total", Help: "Connections to orderers that ended or could not be made.", ConstLabels: labels}),
 	}
@@ -141,15 +148,20 @@ type sinkError struct{ err error }
 func (e *sinkError) Error() string { return e.err.Error() }
 
 // Run pulls until the context ends (nil) or the sink fails (its error). It stays with an orderer while that one is well,
-// and otherwise tries the next one at once; only when all failed in turn it pauses.
+// and otherwise turns at once to the one whose last failure is longest ago; only when all failed in turn it pauses.
 func (p *Puller) Run(ctx context.Context) error {
+	defer func() {
+		for _, conn := range p.others {
+			conn.Close()
+		}
+	}()
 	pause := p.cfg.MinBackoff
 	failed := 0 // orderers in a row that gave no block
 	at := rand.IntN(1 << 16)
 	for ctx.Err() == nil {
 		endpoints := p.cfg.Endpoints()
 		if len(endpoints) > 0 {
-			e := endpoints[at%len(endpoints)]
+			e := p.choose(endpoints, at)
 			before := p.cfg.Next()
 			err := p.pull(ctx, e)
 			p.setSource("")
@@ -162,6 +174,7 @@ func (p *Puller) Run(ctx context.Context) error {
 			}
 			p.changes.Inc()
 			p.cfg.Log.Warn("pulling blocks failed, turning to the next orderer", "channel", p.cfg.ChannelID, "orderer", e.Address, "error", err)
+			p.failures[e.Address] = time.Now()
 			at++
 			if p.cfg.Next() > before {
 				failed, pause = 0, p.cfg.MinBackoff
@@ -180,6 +193,23 @@ func (p *Puller) Run(ctx context.Context) error {
 		pause = min(pause*2, p.cfg.MaxBackoff)
 	}
 	return nil
+}
+
+// choose takes the orderer that is known to have more than the last one, or else the one that failed longest ago or never.
+func (p *Puller) choose(endpoints []Endpoint, at int) Endpoint {
+	best := endpoints[at%len(endpoints)]
+	for i := range endpoints {
+		e := endpoints[(at+i)%len(endpoints)]
+		if e.Address == p.wanted {
+			best = e
+			break
+		}
+		if p.failures[e.Address].Before(p.failures[best.Address]) {
+			best = e
+		}
+	}
+	p.wanted = ""
+	return best
 }
 
 func (p *Puller) dial(e Endpoint) (*grpc.ClientConn, error) {
@@ -279,7 +309,19 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 	silence := p.cfg.Silence
 	timer := time.NewTimer(silence)
 	defer timer.Stop()
-	withheld := false // the orderer, or another one, said that it has the block that is not sent
+	steady := time.NewTicker(4 * p.cfg.MaxSilence) // also while blocks come: they may be old ones
+	defer steady.Stop()
+	looks := make(chan look, 1)
+	looking := false
+	start := func() {
+		if !looking {
+			looking = true
+			group.Go(func() { looks <- p.look(ctx, client, e) })
+		}
+	}
+	known := uint64(0)  // a height that there is, as this orderer or another one says
+	behind := uint64(0) // by how much this orderer was behind another one
+	unanswered := 0
 	for {
 		select {
 		case b, ok := <-blocks:
@@ -294,29 +336,79 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 			}
 			p.blocks.Inc()
 			next++
-			silence, withheld = p.cfg.Silence, false
+			silence = p.cfg.Silence
 			timer.Reset(silence)
 		case <-timer.C:
-			if withheld {
+			if known > next {
 				return fmt.Errorf("there is a block %d and the orderer does not send it", next)
 			}
-			newest, err := p.newest(ctx, client)
-			if err != nil {
-				return fmt.Errorf("the orderer is silent and does not answer: %w", err)
-			}
-			if withheld = newest >= next || p.elsewhere(ctx, e, next); withheld {
-				timer.Reset(p.cfg.Silence)
-				continue
-			}
+			start()
 			silence = min(silence*2, p.cfg.MaxSilence)
 			timer.Reset(silence)
+		case <-steady.C:
+			start()
+		case l := <-looks:
+			looking = false
+			if l.err == nil {
+				unanswered = 0
+			} else if unanswered++; unanswered < patience && len(p.cfg.Endpoints()) == 1 {
+				continue // there is no other, and it may just be busy
+			} else {
+				return fmt.Errorf("the orderer is silent and does not answer: %w", l.err)
+			}
+			if known = max(known, l.height, l.other); known > next {
+				timer.Reset(p.cfg.Silence) // that long it has to send it
+				p.wanted = ""
+				if l.other > l.height {
+					p.wanted = l.otherAddress
+				}
+			}
+			if l.other <= l.height+maxBehind {
+				behind = 0
+				continue
+			}
+			if gap := l.other - l.height; behind != 0 && gap >= behind {
+				return fmt.Errorf("the orderer is %d blocks behind another one and does not catch up", gap)
+			} else {
+				behind = gap
+			}
 		}
 	}
 }
 
-// elsewhere asks one of the other orderers, in turn, whether it has a block: the one in use may be cut off from the rest, or
-// want to hide what there is.
-func (p *Puller) elsewhere(ctx context.Context, used Endpoint, number uint64) bool {
+// patience is how often the only orderer may leave a question unanswered.
+const patience = 4
+
+// maxBehind is how many blocks an orderer may be behind another one, as one that is a little slower always is.
+const maxBehind = 8
+
+// look is what two orderers said when they were asked for their heights.
+type look struct {
+	height       uint64 // of the one in use
+	err          error  // it did not answer
+	other        uint64 // of another one, 0 if none answered
+	otherAddress string
+}
+
+// look asks the orderer in use, and another one, how many blocks they have: the one in use may hang, be cut off from the
+// rest, or want to hide what there is.
+func (p *Puller) look(ctx context.Context, client ordererpb.AtomicBroadcastClient, used Endpoint) (l look) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Silence)
+	defer cancel()
+	var group sync.WaitGroup
+	group.Go(func() { l.other, l.otherAddress = p.elsewhere(ctx, used) })
+	var newest uint64
+	newest, l.err = p.newest(ctx, client)
+	l.height = newest + 1
+	if l.err != nil {
+		cancel()
+	}
+	group.Wait()
+	return l
+}
+
+// elsewhere asks one of the other orderers, in turn, for its height; those that cannot be reached are skipped.
+func (p *Puller) elsewhere(ctx context.Context, used Endpoint) (uint64, string) {
 	endpoints := p.cfg.Endpoints()
 	for range endpoints {
 		p.asked++
@@ -324,15 +416,22 @@ func (p *Puller) elsewhere(ctx context.Context, used Endpoint, number uint64) bo
 		if e.Address == used.Address {
 			continue
 		}
-		conn, err := p.dial(e)
-		if err != nil {
-			return false
+		conn := p.others[e.Address]
+		if conn == nil {
+			var err error
+			if conn, err = p.dial(e); err != nil {
+				continue
+			}
+			p.others[e.Address] = conn
 		}
-		defer conn.Close()
 		newest, err := p.newest(ctx, ordererpb.NewAtomicBroadcastClient(conn))
-		return err == nil && newest >= number
+		if err == nil {
+			return newest + 1, e.Address
+		}
+		conn.Close()
+		delete(p.others, e.Address)
 	}
-	return false
+	return 0, ""
 }
 
 // Height asks an orderer how many blocks it has.
