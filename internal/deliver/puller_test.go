@@ -182,7 +182,7 @@ func TestPullLeavesAWithholdingOrderer(t *testing.T) {
 	t.Parallel()
 	for name, withhold := range map[string]func(c *chain){
 		"says that there is none": func(*chain) {},
-		"says that there is one":  func(c *chain) {
+		"says that there is one": func(c *chain) {
 			c.mu.Lock()
 			c.hold = 3
 			c.mu.Unlock()
