@@ -21,7 +21,7 @@ import (
 //	GET /readyz    200 once it serves
 //	GET /metrics   Prometheus
 //	GET /version   what runs here
-//	GET, PUT /logspec  the log level, as Fabric's tools set it
+//	GET, PUT /logspec  the log level, in Fabric's form
 //	GET /debug/pprof/  profiles
 type operations struct {
 	level *slog.LevelVar
@@ -48,11 +48,14 @@ func (o *operations) handler(registry *prometheus.Registry) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { o.health(w, r, true) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { o.health(w, r, o.ready.Load()) })
 	mux.Handle("GET /metrics", metricsHandler(registry))
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, Version()) })
-	mux.HandleFunc("GET /logspec", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"spec": o.level.Level().String()})
+	mux.HandleFunc("/version", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			writeJSON(w, http.StatusBadRequest, map[string]string{"Error": "invalid request method: " + r.Method})
+			return
+		}
+		writeJSON(w, http.StatusOK, Version())
 	})
-	mux.HandleFunc("PUT /logspec", o.setLogLevel)
+	mux.Handle("/logspec", &logSpec{level: o.level})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -74,19 +77,6 @@ func (o *operations) health(w http.ResponseWriter, r *http.Request, ready bool) 
 		return
 	}
 	writeJSON(w, http.StatusOK, body)
-}
-
-func (o *operations) setLogLevel(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Spec string `json:"spec"`
-	}
-	var level slog.Level
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body); err != nil || level.UnmarshalText([]byte(body.Spec)) != nil {
-		writeJSON(w, http.StatusBadRequest, map[string]string{"error": `a body such as {"spec":"debug"} is wanted: debug, info, warn or error`})
-		return
-	}
-	o.level.Set(level)
-	w.WriteHeader(http.StatusNoContent)
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
