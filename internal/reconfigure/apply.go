@@ -425,14 +425,17 @@ func sides(members []Member) (application, orderer map[string]side, err error) {
 		case !m.orders() && len(m.OrdererPolicies) > 0:
 			return nil, nil, fmt.Errorf("%s.ordererPolicies: %s runs no orderer (it has no endpoints)", s.field, m.Name)
 		}
-		for in, group := range map[bool]map[string]side{!m.OrderingOnly: application, m.orders(): orderer} {
-			if !in {
+		for _, part := range []struct {
+			in    bool
+			group map[string]side
+		}{{!m.OrderingOnly, application}, {m.orders(), orderer}} {
+			if !part.in {
 				continue
 			}
-			if _, twice := group[m.Name]; twice {
+			if _, twice := part.group[m.Name]; twice {
 				return nil, nil, fmt.Errorf("%s.name: %s is there twice", s.field, m.Name)
 			}
-			group[m.Name] = s
+			part.group[m.Name] = s
 		}
 	}
 	return application, orderer, nil
@@ -496,14 +499,19 @@ func (e *editor) side(name string, was, is map[string]side, change func(group *c
 		if stays && before.MSPID != next.MSPID {
 			return fmt.Errorf("%s.mspId: the MSP id of member %s cannot change from %s to %s; remove the member, and add it anew with a later update", next.field, member, before.MSPID, next.MSPID)
 		}
-		conf, definition := &msppb.MSPConfig{}, &msppb.FabricMSPConfig{}
-		if stays {
+		conf, definition, has := &msppb.MSPConfig{}, &msppb.FabricMSPConfig{}, before.MSP
+		have, known := group.Groups[member]
+		if !stays {
+			have, known = e.elsewhere(name, next)
+		}
+		if known {
 			var err error
-			if conf, definition, err = mspOf(group.Groups[member]); err != nil {
+			if conf, definition, err = mspOf(have); err != nil {
 				return err
 			}
+			has = newMSP(definition)
 		}
-		msp, err := e.msp(next, before.MSP, conf, definition)
+		msp, err := e.msp(next, has, conf, definition)
 		if err != nil {
 			return err
 		}
@@ -526,6 +534,20 @@ func (e *editor) side(name string, was, is map[string]side, change func(group *c
 		group.Groups[member] = added
 	}
 	return nil
+}
+
+// elsewhere finds a member that is new in one group in the other one: it may begin to run orderers, or peers.
+func (e *editor) elsewhere(name string, s side) (*commonpb.ConfigGroup, bool) {
+	other := applicationKey
+	if name == applicationKey {
+		other = ordererKey
+	}
+	group, ok := e.group(other).GetGroups()[s.Name]
+	if !ok {
+		return nil, false
+	}
+	_, definition, err := mspOf(group)
+	return group, err == nil && definition.Name == s.MSPID
 }
 
 // msp is the MSP that a member should have, beginning with the one that it has.

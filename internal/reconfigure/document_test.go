@@ -149,6 +149,7 @@ func TestEdits(t *testing.T) {
 		{"orderer of no certificate", []string{"orderers:\n", "orderers:\n  - {host: o3, port: 7050, tlsCert: text.pem}\n"}, "!holds nothing in PEM form"},
 		{"orderer of a number", []string{"orderers:\n", "orderers:\n  - {host: o3, port: 7050, id: 1, tlsCert: new.pem}\n"}, "!they are of BFT"},
 		{"endpoint", []string{"- o0:7050", "- o0:7051"}, "- members.Carrier(orderers).endpoints: o0:7050"},
+		{"member begins to order", []string{"anchorPeers: []\n", "anchorPeers: []\n    endpoints: [\"a:7050\"]\n"}, "+ members.Alpha.endpoints: a:7050"},
 		{"unknown key", []string{"batch:", "bach:"}, `!unknown key "bach"`},
 		{"other channel", []string{"channel: trade", "channel: other"}, `!this is the configuration of channel "other", not of "trade"`},
 		{"no base", []string{"configuration: 0\n", ""}, "!configuration: is missing"},
