@@ -47,6 +47,19 @@ func open(dir string) (*leveldb.DB, error) {
 	return db, nil
 }
 
+// Idle is an error while an orderer uses its folder of ledgers.
+func Idle(dir string) error {
+	index := filepath.Join(dir, "index")
+	if _, err := os.Stat(index); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	db, err := open(index)
+	if err != nil {
+		return err
+	}
+	return db.Close()
+}
+
 // Ledgers lists a peer's ledgers. dir is ledgersData.
 func Ledgers(dir string) (_ map[string]Status, err error) {
 	// A running peer holds this one all the time.

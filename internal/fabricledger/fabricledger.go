@@ -1,5 +1,5 @@
 // Package fabricledger reads what nodes of Hyperledger Fabric have stored, so that a node of ours can go on where one of those was
-// stopped: the files of blocks, which peers and orderers have alike, a peer's list of ledgers, and its private data.
+// stopped: the files of blocks, which peers and orderers have alike, a peer's list of ledgers and its private data, an orderer's raft log.
 //
 // What it guarantees: nothing is changed, no file is made; a block that was being written when the node died is left out, any other
 // damage is an error that names file and offset; a node that is still running is noticed.
@@ -7,7 +7,7 @@
 // What it leaves out: state, history and indexes, which follow from the blocks. It does not believe what it reads: blocks and private data
 // are for the commit pipeline to verify. The formats are those of Fabric 2.0 and later, whose data older ones are upgraded to.
 //
-// Files: fabricledger.go (this: blocks), databases.go (what lies in LevelDB).
+// Files: fabricledger.go (this: blocks), databases.go (what lies in LevelDB), raftlog.go (what an orderer remembers of consensus).
 package fabricledger
 
 import (

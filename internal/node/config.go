@@ -87,15 +87,16 @@ type PeerLimits struct {
 
 // OrdererConfig configures `hansa orderer`. orderer.yaml documents every field.
 type OrdererConfig struct {
-	MSPID      string           `yaml:"mspId"`
-	MSPDir     string           `yaml:"mspDir"`
-	DataDir    string           `yaml:"dataDir"`
-	Listen     string           `yaml:"listen"`
-	TLS        TLSConfig        `yaml:"tls"`
-	Admin      AdminConfig      `yaml:"admin"`
-	Operations OperationsConfig `yaml:"operations"`
-	Limits     OrdererLimits    `yaml:"limits"`
-	Log        LogConfig        `yaml:"log"`
+	MSPID      string            `yaml:"mspId"`
+	MSPDir     string            `yaml:"mspDir"`
+	DataDir    string            `yaml:"dataDir"`
+	FabricData FabricOrdererData `yaml:"fabricData"`
+	Listen     string            `yaml:"listen"`
+	TLS        TLSConfig         `yaml:"tls"`
+	Admin      AdminConfig       `yaml:"admin"`
+	Operations OperationsConfig  `yaml:"operations"`
+	Limits     OrdererLimits     `yaml:"limits"`
+	Log        LogConfig         `yaml:"log"`
 }
 
 // AdminConfig is the channel participation API, over mutual TLS, or plain on this machine.
@@ -243,7 +244,7 @@ func yamlName(f reflect.StructField) string {
 
 // pathKeys are the settings that name files or folders.
 var pathKeys = map[string]bool{"mspDir": true, "dataDir": true, "fabricData": true, "cert": true, "key": true, "clientRoots": true,
-	"dir": true, "path": true, "certFile": true, "keyFile": true, "chainFile": true}
+	"dir": true, "path": true, "ledger": true, "wal": true, "snapshots": true, "certFile": true, "keyFile": true, "chainFile": true}
 
 func resolvePaths(v reflect.Value, base string) {
 	resolve := func(p string) string {

@@ -103,7 +103,9 @@ func FabricOrderer(environ []string) (OrdererConfig, []fabricconfig.Notice, erro
 		Admin:      fabricAdmin(s),
 		Operations: operationsPort(s, "Operations.ListenAddress", "Operations.TLS.Enabled"),
 	}
-	c.DataDir, _ = dataFolder(s, "FileLedger.Location", "chains")
+	if c.DataDir, c.FabricData.Ledger = dataFolder(s, "FileLedger.Location", "chains"); c.FabricData.Ledger != "" {
+		c.FabricData.WAL, c.FabricData.Snapshots = s.Path("Consensus.WALDir"), s.Path("Consensus.SnapDir")
+	}
 	// Consenters know each other by the certificates in the channel's configuration.
 	for _, key := range []string{"Client", "Server"} {
 		cert, private := s.Path("General.Cluster."+key+"Certificate"), s.Path("General.Cluster."+key+"PrivateKey")

@@ -66,9 +66,13 @@ func RunOrderer(ctx context.Context, c OrdererConfig, level *slog.LevelVar, log 
 	links := cluster.New(cluster.Config{Certificate: serverConfig.Certificates[0], Log: log})
 	defer links.Close()
 	admitConsenters(serverConfig, links)
-	service, err := order.Open(order.Config{Dir: c.DataDir, Certificate: certificate, Signer: signer,
+	config := order.Config{Dir: c.DataDir, Certificate: certificate, Signer: signer,
 		Verifier: identity.NewVerifier(identity.Config{}), Log: log,
-		Cluster: links, Pull: pullBlocks(signer, serverConfig.Certificates[0], log), Accept: validate.Accept})
+		Cluster: links, Pull: pullBlocks(signer, serverConfig.Certificates[0], log), Accept: validate.Accept}
+	if err := takeOverChains(c.FabricData, config, log); err != nil {
+		return err
+	}
+	service, err := order.Open(config)
 	if err != nil {
 		return err
 	}

@@ -567,7 +567,7 @@ func (c *Chain) apply(e raft.Committed) error {
 		c.notes, c.lastConfig = ch.notes, h.Number
 	}
 	c.notes.RaftIndex = e.Index
-	sealed, err := sealBlock(e.Data, h, c.lastConfig, c.notes, c.cfg.Signer)
+	sealed, err := sealBlock(withoutMetadata(e.Data), h, c.lastConfig, c.notes, c.cfg.Signer)
 	if err != nil {
 		return err
 	}

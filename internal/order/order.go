@@ -18,7 +18,7 @@
 //
 // Open order.go first, then chain.go (one channel), consent.go (a consenter's loop), route.go (where an envelope goes), follow.go (how others get the
 // blocks), members.go (who the consenters are), process.go (who may write), cut.go (when a block is cut), blocks.go (how
-// it is encoded and signed), broadcast.go and participation.go (the two interfaces), observe.go (what is told of consensus). Package raft is consensus's log,
+// it is encoded and signed), broadcast.go and participation.go (the two interfaces), observe.go (what is told of consensus), adopt.go (channels of another program). Package raft is consensus's log,
 // package cluster the connections between consenters.
 package order
 
