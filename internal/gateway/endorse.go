@@ -117,7 +117,9 @@ type collection struct {
 	got     map[string][]*peerpb.ProposalResponse // by MSP id: endorsements that agree with first
 	first   *peerpb.ProposalResponse
 	details []*gatewaypb.ErrorDetail
-	chosen  []*peerpb.ProposalResponse // the endorsements of the layout that was completed
+	// unreachable says of the last answer that it was none: its peer could not be reached.
+	unreachable bool
+	chosen      []*peerpb.ProposalResponse // the endorsements of the layout that was completed
 }
 
 func newCollection(s *Server, in *invocation) *collection {
@@ -162,6 +164,7 @@ func (c *collection) accept(a answer) bool {
 		v = verdict{code: codes.Aborted, message: "ProposalResponsePayloads do not match"}
 		c.server.Log.Warn("endorsers disagree", "channel", c.in.channelID, "chaincode", c.in.chaincode, "endorser", a.peer.Address, "msp", a.peer.MSPID)
 	}
+	c.unreachable = v.unreachable
 	if v.code != codes.OK {
 		if v.unreachable && a.peer.Failed != nil {
 			a.peer.Failed()
@@ -213,20 +216,20 @@ func (c *collection) fromPolicy(ctx context.Context) error {
 	}
 	interest := &peerpb.ChaincodeInterest{Chaincodes: []*peerpb.ChaincodeCall{{Name: c.in.chaincode}}}
 	guess, err := c.layouts(ch, interest, s.MSPID)
-	first := s.MSPID
-	if len(c.peers[first]) == 0 {
+	firsts := []string{s.MSPID}
+	if len(c.peers[s.MSPID]) == 0 {
 		if c.in.transient {
 			return status.Error(codes.FailedPrecondition, "no endorsers found in the gateway's organization; retry specifying endorsing organization(s) to protect transient data")
 		}
 		if err != nil {
 			return err
 		}
-		first = slices.Min(slices.Collect(maps.Keys(guess[0])))
+		firsts = leaders(guess)
 	}
-	c.ask(ctx, first)
-	if err == nil && !c.in.transient && guess[0][first] > 0 {
+	c.ask(ctx, firsts[0])
+	if err == nil && !c.in.transient && guess[0][firsts[0]] > 0 {
 		for msp, quantity := range guess[0] {
-			if msp == first {
+			if msp == firsts[0] {
 				quantity--
 			}
 			for range quantity {
@@ -234,9 +237,18 @@ func (c *collection) fromPolicy(ctx context.Context) error {
 			}
 		}
 	}
-	if done, err := c.begin(ctx, first); err != nil {
-		return err
-	} else if !done {
+	// Where none of our own member's peers can endorse, another member may begin in
+	// place of one that cannot be reached.
+	for _, first := range firsts {
+		done, err := c.begin(ctx, first)
+		if err != nil {
+			return err
+		}
+		if done || !c.unreachable {
+			break
+		}
+	}
+	if c.first == nil {
 		return fail(codes.Aborted, "failed to endorse transaction, see attached details for more info", c.details...)
 	}
 	if learned := c.first.Interest; len(learned.GetChaincodes()) > 0 {
@@ -254,31 +266,50 @@ func (c *collection) fromPolicy(ctx context.Context) error {
 	return c.tooFew()
 }
 
+// leaders names a member of each layout, best layouts first, each member once.
+func leaders(layouts []discovery.Layout) (members []string) {
+	for _, layout := range layouts {
+		if first := slices.Min(slices.Collect(maps.Keys(layout))); !slices.Contains(members, first) {
+			members = append(members, first)
+		}
+	}
+	return members
+}
+
 // begin waits for the first endorsement, by a peer of the member: its result
 // is what others must agree with. Answers of other members wait.
 func (c *collection) begin(ctx context.Context, mspID string) (bool, error) {
-	for c.asked[mspID] > 0 || c.ask(ctx, mspID) {
-		select {
-		case a := <-c.answers:
+	for {
+		var a answer
+		i := slices.IndexFunc(c.ahead, func(a answer) bool { return a.peer.MSPID == mspID })
+		switch {
+		case i >= 0:
+			a = c.ahead[i]
+			c.ahead = slices.Delete(c.ahead, i, i+1)
+		case c.asked[mspID] > 0 || c.ask(ctx, mspID):
+			select {
+			case a = <-c.answers:
+			case <-ctx.Done():
+			}
+			if ctx.Err() != nil {
+				return false, fail(codes.DeadlineExceeded, "endorsement timeout expired while collecting first endorsement", c.details...)
+			}
 			if a.peer.MSPID != mspID {
 				c.ahead = append(c.ahead, a)
 				continue
 			}
-			c.asked[mspID]--
-			if ctx.Err() == nil && c.accept(a) {
-				for _, a := range c.ahead {
-					c.asked[a.peer.MSPID]--
-					c.accept(a)
-				}
-				return true, nil
-			}
-		case <-ctx.Done():
+		default:
+			return false, nil
 		}
-		if ctx.Err() != nil {
-			return false, fail(codes.DeadlineExceeded, "endorsement timeout expired while collecting first endorsement", c.details...)
+		c.asked[mspID]--
+		if c.accept(a) {
+			for _, a := range c.ahead {
+				c.asked[a.peer.MSPID]--
+				c.accept(a)
+			}
+			return true, nil
 		}
 	}
-	return false, nil
 }
 
 // fill asks as many peers as want still misses, side by side, and replaces

@@ -117,6 +117,25 @@ func TestEndorse(t *testing.T) {
 				w.peer("Org2MSP", "two:2", answers("r"))
 			},
 			endorsed: []string{"own:1", "two:2"}, asked: []string{"own:1", "two:1", "two:2"}},
+		{name: "no peer of the own member: another member begins for one that cannot be reached", policies: map[string][]discovery.Layout{"basic": {org2, {"Org3MSP": 1}}},
+			peers: func(w *world) {
+				w.peer("Org2MSP", "two:1", unreachable)
+				w.peer("Org3MSP", "three:1", answers("r")).Ready = false
+			},
+			endorsed: []string{"three:1"}, asked: []string{"three:1", "two:1"}},
+		{name: "no peer of the own member: what was asked ahead may begin too", policies: map[string][]discovery.Layout{"basic": {org23, {"Org3MSP": 2}}},
+			peers: func(w *world) {
+				w.peer("Org2MSP", "two:1", unreachable)
+				w.peer("Org3MSP", "three:1", answers("r"))
+				w.peer("Org3MSP", "three:2", answers("r")).Ready = false
+			},
+			endorsed: []string{"three:1", "three:2"}, asked: []string{"three:1", "three:2", "two:1"}},
+		{name: "no peer of the own member: a refusal of the contract is final", policies: map[string][]discovery.Layout{"basic": {org2, {"Org3MSP": 1}}},
+			peers: func(w *world) {
+				w.peer("Org2MSP", "two:1", breaks("no"))
+				w.peer("Org3MSP", "three:1", answers("r")).Ready = false
+			},
+			asked: []string{"two:1"}, code: codes.Aborted, message: firstFails, details: []string{"two:1 Org2MSP no"}},
 		{name: "another member stands in", policies: map[string][]discovery.Layout{"basic": {org12, org13}},
 			peers: func(w *world) {
 				w.peer("Org1MSP", "own:1", answers("r"))
