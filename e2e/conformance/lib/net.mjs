@@ -11,6 +11,7 @@ import { User } from 'fabric-common';
 import fabricNetwork from 'fabric-network';
 import * as gatewayClient from '@hyperledger/fabric-gateway';
 import { Contracts } from './contracts.mjs';
+import { eventually } from './expect.mjs';
 import * as wire from './wire.mjs';
 
 const { grpc, make, msp, orderer, peer, discovery, gateway } = wire;
@@ -277,6 +278,27 @@ export class Net {
     async signal(node, signal) {
         const all = JSON.parse(await this.hansa('status', '--json', '--data', this.dir));
         process.kill(all.find((p) => p.name === node).pid, signal);
+    }
+
+    // without runs something while a node ('peer0.org2', 'orderer0') is down: killed, and not restarted until it is done.
+    async without(node, run) {
+        const all = JSON.parse(await this.hansa('status', '--json', '--data', this.dir));
+        const supervisor = fs.readdirSync('/proc').filter((pid) => /^\d+$/.test(pid)).map(Number).find((pid) => {
+            try {
+                const line = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+                return line[1] === 'up' && line.includes(this.dir);
+            } catch {
+                return false; // it has just ended
+            }
+        });
+        process.kill(supervisor, 'SIGSTOP');
+        try {
+            process.kill(all.find((p) => p.name === node).pid, 'SIGKILL');
+            return await run();
+        } finally {
+            process.kill(supervisor, 'SIGCONT');
+            await eventually(async () => JSON.parse(await this.hansa('status', '--json', '--data', this.dir)).every((p) => p.is_ready), 30);
+        }
     }
 
     // onClose is called when all is over.
