@@ -74,6 +74,9 @@ func (v *view) query(collection, text string, page shim.Page) (*queryRows, error
 			return nil, &jsonquery.Error{Code: "invalid_bookmark", Reason: fmt.Sprintf("Invalid bookmark value: %.200q", mark)}
 		}
 	}
+	if plan.Empty {
+		return rows, nil
+	}
 	matcher, keyer := q.Matcher(), &jsonquery.Keyer{}
 	for _, at := range v.tx.ledger.scan(v.contract, collection, "", "") {
 		raw := v.tx.ledger.value(place{v.contract, collection, at.key})

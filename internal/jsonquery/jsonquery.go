@@ -10,9 +10,15 @@
 // ICU; the tables are those of CLDR 23, so that characters newer than Unicode 6.2 come by code point. Keys of documents (_id) are
 // ordered by bytes.
 //
-// It differs on purpose in two things. Numbers are compared as the decimals that they are written as, where Fabric rounds
+// The CouchDB that it was compared with is 3.4.2, which Fabric uses, with its oddities: an empty list of conditions holds
+// where it is one condition among others, and selects nothing where it is all of the selector; $nor is unknown within $elemMatch and its
+// like, which fail at it; expressions of $regex see bytes, $beginsWith what the eye takes for a character.
+//
+// It differs on purpose in a few things. Numbers are compared as the decimals that they are written as, where Fabric rounds
 // those of documents to 64-bit floating point. Regular expressions are Go's (RE2), which take linear time, and know
-// no references back and no looking around. What Fabric's CouchDB documents have of their own (_rev, ~version) is not seen.
+// no references back and no looking around, and for which $ is the very end of the text, not the place before a last line break. An empty $or
+// does not make CouchDB's choice of an index that lacks some of the documents. What Fabric's CouchDB documents have of their own
+// (_rev, ~version) is not seen. $text and the operators of places are refused, as CouchDB refuses them without its search.
 //
 // The package reads no database: package jsonindex does, with what is here. Open this file first; selector.go holds the
 // conditions, plan.go the choice of an index, order.go the order of values.

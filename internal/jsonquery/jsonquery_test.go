@@ -30,7 +30,7 @@ func matches(t *testing.T, selector, doc string) bool {
 func TestOperators(t *testing.T) {
 	const movie = `{"title":"The Long Day","year":2010,"rate":7.5,"genre":["Comedy","Short"],"imdb":{"rating":6.5,"votes":12},
 		"cameras":{"primary":1,"secondary":2},"scores":[81,84],"empty":{},"none":null,"yes":true,"no":false,"a.b":9,"big":12345678901234567890,
-		"cast":[{"name":"Ann","age":30},{"name":"Bob","age":50}],"list":[[1,2],3],"whole":4.0}`
+		"cast":[{"name":"Ann","age":30},{"name":"Bob","age":50}],"list":[[1,2],3],"whole":4.0,"accent":"e\u0301t\u0065"}`
 	for _, c := range []struct {
 		selector string
 		want     bool
@@ -98,6 +98,16 @@ func TestOperators(t *testing.T) {
 		{`{"year":{"$regex":"2"}}`, false},
 		{`{"title":{"$beginsWith":"The"}}`, true},
 		{`{"title":{"$beginsWith":"the"}}`, false},
+		{`{"title":{"$beginsWith":""}}`, true},
+		{`{"accent":{"$beginsWith":"e"}}`, false}, // it begins with an é, as two characters
+		{`{"accent":{"$beginsWith":"e\u0301t"}}`, true},
+		{`{"accent":{"$regex":"^.{5}$"}}`, true}, // bytes
+		{`{"accent":{"$regex":"t"}}`, true},
+		{`{"list":{"$elemMatch":{"$nor":[{"$eq":7}]}}}`, false}, // CouchDB does not know it there
+		{`{"list":{"$elemMatch":{"$or":[{"$eq":3},{"$nor":[{"$eq":7}]}]}}}`, false},
+		{`{"list":{"$elemMatch":{"$or":[{"$type":"array"},{"$nor":[{"$eq":7}]}]}}}`, true},
+		{`{"list":{"$not":{"$elemMatch":{"$nor":[{"$eq":7}]}}}}`, true},
+		{`{"list":{"$allMatch":{"$not":{"$nor":[{"$eq":3}]}}}}`, false},
 		{`{"genre":{"$all":["Comedy","Short"]}}`, true},
 		{`{"genre":{"$all":["Comedy","Long"]}}`, false},
 		{`{"genre":{"$all":[["Comedy","Short"]]}}`, true},
@@ -287,7 +297,9 @@ func TestPlan(t *testing.T) {
 	for _, c := range []struct{ query, want string }{
 		{`{"selector":{"a":1}}`, "a"},
 		{`{"selector":{"a":1,"b":2}}`, "ab"},
-		{`{"selector":{"a":1,"b":{"$exists":true}}}`, "a"},
+		{`{"selector":{"a":1,"b":{"$exists":true}}}`, "ab"}, // as CouchDB since 3.4
+		{`{"selector":{"a":1,"b":{"$beginsWith":"x"}}}`, "ab"},
+		{`{"selector":{"a":1,"b":{"$regex":"x"}}}`, "a"},
 		{`{"selector":{"a":1,"b":2,"c":3}}`, "abc"},
 		{`{"selector":{"b":1}}`, ""},
 		{`{"selector":{}}`, ""},
@@ -320,6 +332,47 @@ func TestPlan(t *testing.T) {
 		}
 		if got != c.want && !(c.want == "no_usable_index" && strings.Contains(got, "No index exists for this sort, try indexing by the sort fields.")) {
 			t.Errorf("%s: %q, want %q", c.query, got, c.want)
+		}
+	}
+}
+
+// What CouchDB answers with nothing without looking, and what it warns of.
+func TestPlanWarnings(t *testing.T) {
+	x, err := jsonquery.ParseIndex([]byte(`{"ddoc":"d","name":"n","index":{"fields":["a"]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unindexed = "No matching index found, create an index to optimize query time."
+	for _, c := range []struct {
+		query, warning string
+		empty          bool
+	}{
+		{`{"selector":{"a":1}}`, "", false},
+		{`{"selector":{"b":1}}`, unindexed, false},
+		{`{"selector":{"a":1},"use_index":"_design/d"}`, "", false},
+		{`{"selector":{"a":1},"use_index":"other"}`, "_design/other was not used because it does not contain a valid index for this query.", false},
+		{`{"selector":{"b":1},"use_index":["d","n"]}`, "_design/d, n was not used because it is not a valid index for this query.\n" + unindexed, false},
+		{`{"selector":{}}`, unindexed, false},
+		{`{"selector":{"$and":[]}}`, unindexed, true},
+		{`{"selector":{"$or":[]}}`, unindexed, true},
+		{`{"selector":{"$nor":[]}}`, unindexed, true},
+		{`{"selector":{"$not":{"$or":[]}}}`, unindexed, true},
+		{`{"selector":{"b":1,"$or":[]}}`, unindexed, false},
+		{`{"selector":{"a":{"$gt":2,"$lt":1}}}`, "", true},
+		{`{"selector":{"a":{"$gt":1,"$lte":1}}}`, "", true},
+		{`{"selector":{"a":{"$gte":1,"$lte":1}}}`, "", false},
+		{`{"selector":{"a":{"$beginsWith":"b","$lt":"a"}}}`, "", true},
+		{`{"selector":{"a":{"$beginsWith":"b","$gte":"b"}}}`, "", false},
+		{`{"selector":{"_id":{"$gt":"a","$lt":"B"}}}`, unindexed, false}, // as text a is before B, by bytes behind it
+		{`{"selector":{"_id":{"$gt":"B","$lt":"a"}}}`, unindexed, true},
+	} {
+		q, err := jsonquery.Parse(c.query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := q.Plan([]*jsonquery.Index{x})
+		if err != nil || p.Warning != c.warning || p.Empty != c.empty {
+			t.Errorf("%s: %+v %v, want %q %v", c.query, p, err, c.warning, c.empty)
 		}
 	}
 }

@@ -110,6 +110,25 @@ func (c *collation) appendString(b []byte, s string) []byte {
 	return append(b, 0, 1)
 }
 
+// prefixKeys are bounds of the order keys of all strings that begin with a text; false if there are none that are sure: a
+// character outside of ASCII may join with what follows.
+func prefixKeys(text string) (low, high []byte, ok bool) {
+	low = []byte{byte(kindString)}
+	for i := range len(text) {
+		if text[i] >= 0x80 {
+			return nil, nil, false
+		}
+		low = appendEscaped(low, asciiWeights()[text[i]].primary)
+	}
+	high = bytes.Clone(low)
+	for i := len(high) - 1; i >= 0; i-- {
+		if high[i]++; high[i] != 0 {
+			return low, high[:i+1], true
+		}
+	}
+	return nil, nil, false
+}
+
 func trimSecondary(w []byte) []byte {
 	for len(w) >= 2 && w[len(w)-2] == 0 && w[len(w)-1] == commonSecondary {
 		w = w[:len(w)-2]

@@ -161,21 +161,28 @@ func (q *Query) Plan(indexes []*Index) (*Plan, error) {
 		}
 	}
 	ranges, empty := q.ranges()
-	p := &Plan{Empty: empty}
+	// CouchDB answers a selector that is nothing but a list of no conditions with nothing.
+	p := &Plan{Empty: empty || q.selector != nil && (q.selector.op == opAnd || q.selector.op == opOr) && len(q.selector.subs) == 0}
 	if len(q.useIndex) > 0 && len(wanted) == 0 {
-		p.Warning = fmt.Sprintf("_design/%s was not used because it does not contain a valid index for this query.", strings.Join(q.useIndex, ", "))
+		p.Warning = fmt.Sprintf("_design/%s was not used because it does not contain a valid index for this query.", q.useIndex[0])
+		if len(q.useIndex) > 1 {
+			p.Warning = fmt.Sprintf("_design/%s, %s was not used because it is not a valid index for this query.", q.useIndex[0], q.useIndex[1])
+		}
 	}
 	if len(wanted) > 0 {
 		usable = wanted
 	}
 	if len(usable) == 0 {
-		_, bounded := ranges[idField]
+		id, bounded := ranges[idField]
 		if len(q.Sort) > 0 && !(bounded && slices.Equal(q.Sort, []string{idField})) {
 			return nil, refuse("no_usable_index", "No index exists for this sort, try indexing by the sort fields.")
 		}
-		if p.Warning == "" {
-			p.Warning = "No matching index found, create an index to optimize query time."
+		if p.Warning != "" {
+			p.Warning += "\n"
 		}
+		p.Warning += "No matching index found, create an index to optimize query time."
+		// Keys are compared by bytes, but in asking whether there can be any between the bounds CouchDB compares them as text.
+		p.Empty = p.Empty || id.empty()
 		q.boundID(p)
 		return p, nil
 	}
@@ -270,17 +277,23 @@ func (r interval) single() bool {
 	return r.low.Inclusive && r.high.Inclusive && r.low.Key != nil && bytes.Equal(r.low.Key, r.high.Key)
 }
 
-// ranges are what comparisons leave of each field, by order key; empty if nothing is left of one.
+// empty tells whether nothing can be within.
+func (r interval) empty() bool {
+	if r.low.Key == nil || r.high.Key == nil {
+		return false
+	}
+	n := bytes.Compare(r.low.Key, r.high.Key)
+	return n > 0 || n == 0 && !r.single()
+}
+
+// ranges are what comparisons leave of each field that an index could serve, by order key; empty if nothing is left of one.
 func (q *Query) ranges() (fields map[string]interval, empty bool) {
 	fields = map[string]interval{}
 	if q.selector != nil {
 		narrow(q.selector, fields)
 	}
 	for f, r := range fields {
-		if f == idField || r.low.Key == nil || r.high.Key == nil {
-			continue // keys of documents compare by bytes, see boundID
-		}
-		if n := bytes.Compare(r.low.Key, r.high.Key); n > 0 || n == 0 && !r.single() {
+		if f != idField && r.empty() { // keys of documents compare by bytes, see boundID
 			return fields, true
 		}
 	}
@@ -293,21 +306,40 @@ func narrow(c *condition, fields map[string]interval) {
 			narrow(&c.subs[i], fields)
 		}
 	}
-	if c.op != opField || c.sub.op < opLt || c.sub.op > opGt || c.sub.op == opNe {
+	if c.op != opField {
 		return
 	}
-	r, key := fields[c.field], c.sub.keys[0]
-	if op := c.sub.op; op == opGt || op == opGte || op == opEq {
-		if n := bytes.Compare(key, r.low.Key); r.low.Key == nil || n > 0 || n == 0 && op == opGt {
-			r.low = Bound{key, op != opGt}
+	r := fields[c.field]
+	switch op := c.sub.op; op {
+	case opExists: // bounds nothing, but counts in the choice of an index
+	case opGt, opGte:
+		r.above(Bound{c.sub.keys[0], op == opGte})
+	case opLt, opLte:
+		r.below(Bound{c.sub.keys[0], op == opLte})
+	case opEq:
+		r.above(Bound{c.sub.keys[0], true})
+		r.below(Bound{c.sub.keys[0], true})
+	case opBeginsWith:
+		if low, high, ok := prefixKeys(c.sub.text); ok {
+			r.above(Bound{low, true})
+			r.below(Bound{high, false})
 		}
-	}
-	if op := c.sub.op; op == opLt || op == opLte || op == opEq {
-		if n := bytes.Compare(key, r.high.Key); r.high.Key == nil || n < 0 || n == 0 && op == opLt {
-			r.high = Bound{key, op != opLt}
-		}
+	default:
+		return
 	}
 	fields[c.field] = r
+}
+
+func (r *interval) above(b Bound) {
+	if n := bytes.Compare(b.Key, r.low.Key); r.low.Key == nil || n > 0 || n == 0 && !b.Inclusive {
+		r.low = b
+	}
+}
+
+func (r *interval) below(b Bound) {
+	if n := bytes.Compare(b.Key, r.high.Key); r.high.Key == nil || n < 0 || n == 0 && !b.Inclusive {
+		r.high = b
+	}
 }
 
 // served is the number of an index's first columns that are bounded.

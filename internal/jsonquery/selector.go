@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 type operator byte
@@ -270,11 +272,38 @@ func (b *builder) regex(v *value, path string) (*condition, error) {
 	if b.regexes > maxRegexes || b.regexText > maxRegex {
 		return nil, refuse("bad_arg", "Bad argument for operator $regex: a selector may have %d expressions of %d characters in all", maxRegexes, maxRegex)
 	}
-	r, err := regexp.Compile(text)
+	r, err := regexp.Compile(bytewise(text))
 	if err != nil {
 		return nil, refuse("bad_arg", "Bad argument for operator $regex: %s (%v; expressions are those of RE2)", v.text(), err)
 	}
 	return at(path, condition{op: opRegex, arg: v, regex: r})
+}
+
+// bytewise makes of each byte a character of its own. CouchDB's expressions know bytes only: "." is half an umlaut.
+func bytewise(s string) string {
+	i := 0
+	for i < len(s) && s[i] < utf8.RuneSelf {
+		i++
+	}
+	if i == len(s) {
+		return s
+	}
+	b := make([]byte, 0, 2*len(s))
+	for i := range len(s) {
+		b = utf8.AppendRune(b, rune(s[i]))
+	}
+	return string(b)
+}
+
+// beginsWith tells whether a text begins with another and a character begins behind it, not a mark upon the last one: CouchDB
+// compares what is seen as one character.
+func beginsWith(s, prefix string) bool {
+	rest, ok := strings.CutPrefix(s, prefix)
+	if !ok || rest == "" || prefix == "" {
+		return ok
+	}
+	next, _ := utf8.DecodeRuneInString(rest)
+	return !unicode.Is(unicode.M, next) && next != '\u200d' && !(next == '\n' && strings.HasSuffix(prefix, "\r"))
 }
 
 // pushNegations moves negations down. Below the matches of items everything stays as it is, as in CouchDB.
@@ -378,6 +407,8 @@ type Matcher struct {
 	selector *condition
 	order    collation
 	key      []byte
+	// raised is set by what CouchDB ends with an error, up to the match of items around it, which then fails.
+	raised bool
 }
 
 // Matcher makes one.
@@ -482,15 +513,19 @@ func (m *Matcher) value(c *condition, v *value) bool {
 			}
 		}
 		return true
-	case opOr, opNor:
+	case opOr:
 		for i := range c.subs {
-			if m.value(&c.subs[i], v) {
-				return c.op == opOr
+			if m.value(&c.subs[i], v) || m.raised {
+				return !m.raised
 			}
 		}
-		return c.op == opNor || len(c.subs) == 0
+		return len(c.subs) == 0
+	case opNor:
+		// Only within a match of items is there one left. CouchDB does not know it there.
+		m.raised = true
+		return false
 	case opNot:
-		return !m.value(c.sub, v)
+		return !m.value(c.sub, v) && !m.raised
 	case opLt:
 		return m.compare(v, c.keys[0]) < 0
 	case opLte:
@@ -512,9 +547,9 @@ func (m *Matcher) value(c *condition, v *value) bool {
 	case opType:
 		return c.text == v.typeName()
 	case opBeginsWith:
-		return v.kind == kindString && strings.HasPrefix(v.string(), c.text)
+		return v.kind == kindString && beginsWith(v.string(), c.text)
 	case opRegex:
-		return v.kind == kindString && c.regex.MatchString(v.string())
+		return v.kind == kindString && c.regex.MatchString(bytewise(v.string()))
 	case opMod:
 		return modIs(v, c.mod)
 	case opSize:
@@ -551,17 +586,18 @@ func (m *Matcher) in(c *condition, v *value) bool {
 
 // items asks the items of an array, or the names in an object.
 func (m *Matcher) items(c *condition, v *value) bool {
+	defer func() { m.raised = false }()
 	switch {
 	case c.op == opKeyMapMatch && v.kind == kindObject:
 		for _, member := range v.sorted() {
-			if m.value(c.sub, &value{kind: kindString, raw: member.name, literal: true}) {
-				return true
+			if m.value(c.sub, &value{kind: kindString, raw: member.name, literal: true}) || m.raised {
+				return !m.raised
 			}
 		}
 	case c.op == opElemMatch && v.kind == kindArray:
 		for i := range v.items() {
-			if m.value(c.sub, &v.items()[i]) {
-				return true
+			if m.value(c.sub, &v.items()[i]) || m.raised {
+				return !m.raised
 			}
 		}
 	case c.op == opAllMatch && v.kind == kindArray:

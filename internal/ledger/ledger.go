@@ -92,6 +92,8 @@ type Ledger struct {
 	recent    *recent
 	txs       *recentTxs
 
+	warned atomic.Int64 // when a JSON query was warned of last
+
 	// trouble is the last error of the database's background work, until that work succeeds again.
 	trouble  atomic.Pointer[error]
 	troubled chan struct{} // gets a token when trouble begins or goes on; holds one

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -34,7 +35,28 @@ func (s *Snapshot) Query(namespace, collection, query, bookmark string) (*QueryR
 		return nil, err
 	}
 	p := rwset.Place{Namespace: namespace, Collection: collection}
-	return jsonindex.Query(s.reader, p, source(p), q, bookmark)
+	r, err := jsonindex.Query(s.reader, p, source(p), q, bookmark)
+	if err == nil && r.Warning != "" {
+		s.ledger.warnOfQuery(p, query, r.Warning)
+	}
+	return r, err
+}
+
+// warnEvery is how often queries are warned of, which Fabric does with each.
+const warnEvery = time.Minute
+
+// warnOfQuery tells the operator of a query for which there is no index.
+func (l *Ledger) warnOfQuery(p rwset.Place, query, warning string) {
+	now := time.Now().UnixNano()
+	last := l.warned.Load()
+	if now-last < int64(warnEvery) || !l.warned.CompareAndSwap(last, now) {
+		return
+	}
+	if p.Collection != "" {
+		query = "" // it may name what is nobody's business
+	}
+	l.log.Warn("a JSON query was answered without a fitting index; others may be, too", "contract", p.Namespace, "collection", p.Collection,
+		"query", query[:min(len(query), 500)], "warning", warning)
 }
 
 // IndexDefinition is a definition of an index for JSON queries, on the public documents of a namespace or on a collection.

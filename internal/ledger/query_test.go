@@ -1,7 +1,9 @@
 package ledger_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -208,5 +210,20 @@ func TestIndexWhileCommitting(t *testing.T) {
 		if got != scan {
 			t.Errorf("%s by index %s\nby scan %s", o, got, scan)
 		}
+	}
+}
+
+// An operator hears of queries without an index, and not of each.
+func TestQueryWarning(t *testing.T) {
+	var out bytes.Buffer
+	l := open(t, ledger.Config{Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(&out, nil))})
+	commit(t, l, []string{`k={"a":1}`})
+	s := l.NewSnapshot()
+	defer s.Close()
+	for range 3 {
+		selected(t, s, "", `{"selector":{"a":1}}`)
+	}
+	if got := out.String(); strings.Count(got, "No matching index found, create an index to optimize query time.") != 1 || !strings.Contains(got, "contract=cc") {
+		t.Errorf("logged %q", got)
 	}
 }
