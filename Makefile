@@ -11,7 +11,7 @@ NODE := $(patsubst %/package-lock.json,%,$(wildcard e2e/*/package-lock.json exam
 # The binary says from which commit it is, where there is one.
 VCS := -buildvcs=$(if $(shell git rev-parse HEAD 2>/dev/null),true,false)
 
-.PHONY: help build run smoke test conformance bench faults soak generate lint clean
+.PHONY: help build run smoke test conformance bench faults soak clusters generate lint clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -42,6 +42,9 @@ faults: ## 200 seeded rounds of faults in a network of namespaces (FAULTS_ROUNDS
 
 soak: ## the same for FAULTS_DURATION (8h)
 	@FAULTS_DURATION=$(FAULTS_DURATION) $(RUN_FAULTS) -test.timeout 0
+
+clusters: build ## throughput and latency of 1, 3, 5 and 7 orderers side by side
+	@go run ./e2e/clusters -hansa $(HANSA)
 
 FAULTS_ROUNDS   ?= 200
 FAULTS_DURATION ?= 8h
