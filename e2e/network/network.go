@@ -163,9 +163,14 @@ func (n *Network) showLogs() {
 	}
 }
 
+// Command is a hansa command that has not started.
+func (n *Network) Command(args ...string) *exec.Cmd {
+	return exec.Command(os.Getenv(binaryVariable), args...)
+}
+
 // Run runs a hansa command and returns what it wrote to its two outputs, and how it ended.
 func (n *Network) Run(args ...string) (stdout, stderr string, err error) {
-	command := exec.Command(os.Getenv(binaryVariable), args...)
+	command := n.Command(args...)
 	var out, errOut bytes.Buffer
 	command.Stdout, command.Stderr = &out, &errOut
 	err = command.Run()

@@ -102,7 +102,7 @@ type Config struct {
 	// BroadcastTimeout bounds one orderer's answer; default 30 s.
 	BroadcastTimeout time.Duration
 	// SilenceTimeout is how long an orderer may answer nobody until a transaction that
-	// it has got is given to the next one as well; default 1.5 s.
+	// it has got is given to the next one as well; default 1 s.
 	SilenceTimeout time.Duration
 }
 
@@ -112,8 +112,8 @@ const (
 	defaultBroadcastTimeout   = 30 * time.Second
 )
 
-// The stock SDKs give a submission 5 s: time for two silent orderers.
-const defaultSilenceTimeout = 1500 * time.Millisecond
+// The stock SDKs give a submission 5 s: time for three silent orderers.
+const defaultSilenceTimeout = time.Second
 
 // Server implements gatewaypb.GatewayServer.
 type Server struct {

@@ -53,8 +53,8 @@ func TestSubmit(t *testing.T) {
 			code: codes.Unavailable, message: "no orderers could successfully process transaction",
 			details: []string{"orderer0 OrdererMSP connection refused", "orderer1 OrdererMSP received unsuccessful response from orderer: status=SERVICE_UNAVAILABLE, info=no leader"}},
 		{name: "there are none", code: codes.Unavailable, message: "no orderer nodes available"},
-		{name: "a silent one is passed", orderers: []answer{silent, says(ok, "")}, took: 1500 * time.Millisecond},
-		{name: "two silent ones are passed", orderers: []answer{silent, silent, says(ok, "")}, took: 3 * time.Second},
+		{name: "a silent one is passed", orderers: []answer{silent, says(ok, "")}, took: time.Second},
+		{name: "two silent ones are passed", orderers: []answer{silent, silent, says(ok, "")}, took: 2 * time.Second},
 		{name: "all are silent", orderers: []answer{silent, silent}, took: 5 * time.Second,
 			code: codes.DeadlineExceeded, message: "submit timeout expired while broadcasting to ordering service"},
 		{name: "BFT: a quorum accepts", bft: true, orderers: []answer{silent, says(ok, ""), says(busy, "failed to submit request: request already exists"), says(ok, "")}},
@@ -111,7 +111,7 @@ func TestBusyOrdererIsNotPassed(t *testing.T) {
 		first := newOrderer("first", nil)
 		first.answer = func(context.Context) (commonpb.Status, string, error) {
 			for range 10 {
-				time.Sleep(time.Second)
+				time.Sleep(500 * time.Millisecond)
 				now := time.Now()
 				first.last.Store(&now)
 			}
