@@ -18,13 +18,15 @@ const streamWindow = 256
 // turn is the place of one envelope in its stream.
 type turn struct {
 	submitted chan struct{}                     // closed when the envelope has been handed to its chain, or refused
-	response  chan *ordererpb.BroadcastResponse // has room for the one response
+	refused   bool                              // the envelope or one before it, once submitted is closed
+	response  chan *ordererpb.BroadcastResponse // has room for the one response; closed without one if an envelope before was refused
 }
 
 // Broadcast answers every envelope of a stream in its order, and like Fabric ends the stream after the first that is
 // refused. A client that does not wait for each answer before it sends the next envelope gets the most of its stream:
 // signatures are checked in parallel and one fsync serves many envelopes; envelopes still reach their chains in the
-// order of the stream. What was received by the time one is refused is answered too, the rest is not ordered.
+// order of the stream. What comes after an envelope that is refused is neither ordered nor answered, unless the refusal came
+// late, from the chain, when the others were on their way: these are answered too.
 func (s *Service) Broadcast(stream grpc.BidiStreamingServer[commonpb.Envelope, ordererpb.BroadcastResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -51,7 +53,7 @@ func (s *Service) Broadcast(stream grpc.BidiStreamingServer[commonpb.Envelope, o
 			case <-ctx.Done():
 				return
 			}
-			go s.order(ctx, env, before.submitted, t)
+			go s.order(ctx, env, before, t)
 			before = t
 		}
 	}()
@@ -79,7 +81,7 @@ func (s *Service) Broadcast(stream grpc.BidiStreamingServer[commonpb.Envelope, o
 	}
 }
 
-// drain answers what had been received when an envelope was refused.
+// drain answers what was on its way already when an envelope was refused.
 func (s *Service) drain(ctx context.Context, stream grpc.BidiStreamingServer[commonpb.Envelope, ordererpb.BroadcastResponse], turns <-chan *turn) error {
 	for {
 		select {
@@ -87,7 +89,7 @@ func (s *Service) drain(ctx context.Context, stream grpc.BidiStreamingServer[com
 			if !ok {
 				return nil
 			}
-			if _, err := s.respond(ctx, stream, t); err != nil {
+			if response, err := s.respond(ctx, stream, t); err != nil || response == nil {
 				return err
 			}
 		default:
@@ -96,9 +98,13 @@ func (s *Service) drain(ctx context.Context, stream grpc.BidiStreamingServer[com
 	}
 }
 
+// respond sends an envelope's answer; there is none if one before it was refused.
 func (s *Service) respond(ctx context.Context, stream grpc.BidiStreamingServer[commonpb.Envelope, ordererpb.BroadcastResponse], t *turn) (*ordererpb.BroadcastResponse, error) {
 	select {
 	case r := <-t.response:
+		if r == nil {
+			return nil, nil
+		}
 		return r, stream.Send(r)
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -106,14 +112,21 @@ func (s *Service) respond(ctx context.Context, stream grpc.BidiStreamingServer[c
 }
 
 // order takes one envelope through check, submission in its turn, and the wait for its place in the chain.
-func (s *Service) order(ctx context.Context, env *commonpb.Envelope, before <-chan struct{}, t *turn) {
+func (s *Service) order(ctx context.Context, env *commonpb.Envelope, before, t *turn) {
 	start := time.Now()
 	chain, sub, labels, rej := s.check(env)
 	checked := time.Now()
 	s.cfg.metrics.validate.Observe(checked.Sub(start).Seconds())
-	<-before
+	<-before.submitted
+	if before.refused {
+		t.refused = true
+		close(t.submitted)
+		close(t.response)
+		return
+	}
 	if rej == nil {
 		rej = chain.submit(sub)
+		t.refused = rej != nil
 		close(t.submitted)
 		if rej == nil {
 			select {
@@ -124,6 +137,7 @@ func (s *Service) order(ctx context.Context, env *commonpb.Envelope, before <-ch
 			s.cfg.metrics.ordering.Observe(time.Since(checked).Seconds())
 		}
 	} else {
+		t.refused = true
 		close(t.submitted)
 	}
 	response := &ordererpb.BroadcastResponse{Status: commonpb.Status_SUCCESS}
