@@ -84,8 +84,8 @@ export function archive(files) {
 }
 
 // packageOf is an installable package of a contract that runs as a service, and its id.
-export function packageOf(label, address, files = {}) {
-    const code = archive({ 'connection.json': JSON.stringify({ address, dial_timeout: '10s', tls_required: false }), ...files });
+export function packageOf(label, address, files = {}, dialTimeout = '10s') {
+    const code = archive({ 'connection.json': JSON.stringify({ address, dial_timeout: dialTimeout, tls_required: false }), ...files });
     const raw = archive({ 'metadata.json': JSON.stringify({ type: 'ccaas', label }), 'code.tar.gz': code });
     return { raw, label, id: `${label}:${sha256(raw).toString('hex')}` };
 }
@@ -195,19 +195,33 @@ export class Contracts {
         for (const entry of walk(path.join(source, 'META-INF'))) {
             files[path.relative(source, entry)] = fs.readFileSync(entry);
         }
-        const made = packageOf(`${folder}_1.0`, address, files);
+        // How long peers wait for a process that is away: a package.json may say in its config.
+        const { config = {} } = JSON.parse(fs.readFileSync(path.join(source, 'package.json')));
+        const made = packageOf(`${folder}_1.0`, address, files, config.dialTimeout);
+        const running = { ...made, folder, address, on: {} };
+        await this.#start(running);
+        return running;
+    }
+
+    // restart runs a contract's process again that has ended.
+    async restart(folder) {
+        await this.#start(await this.#running.get(folder));
+    }
+
+    async #start(running) {
+        const { folder, address, id } = running;
         const log = fs.openSync(path.join(this.#net.dir, `contract-${folder}.log`), 'a');
         const child = spawn(process.execPath, [
             path.join(here, 'node_modules', 'fabric-shim', 'cli.js'), 'server',
-            '--chaincode-address', address, '--chaincode-id', made.id, '--module-path', source,
+            '--chaincode-address', address, '--chaincode-id', id, '--module-path', path.join(here, 'contracts', folder),
         ], { stdio: ['ignore', log, log], env: { ...process.env, CORE_CHAINCODE_LOGGING_SHIM: 'error' } });
         fs.closeSync(log);
+        running.child = child;
         this.#net.onClose(() => child.kill('SIGKILL'));
         await eventually(() => {
             if (child.exitCode !== null) throw new Error(`the contract in ${folder} ended: see contract-${folder}.log`);
             return listens(address);
         }, 30);
-        return { ...made, folder, child, on: {} };
     }
 }
 
