@@ -146,10 +146,10 @@ export default {
         name: 'system contracts are not for contracts to call',
         misuse: true,
         run: async (net) => {
-            await net.deploy('basic', { name: 'caller', policy: anyOf('Org1MSP.peer') });
-            for (const [system, why] of [['qscc', /Rejecting invoke of QSCC from another chaincode because of potential for deadlocks, original invocation for 'caller'/], ['cscc', /Rejecting invoke of CSCC from another chaincode, original invocation for 'caller'/]]) {
+            await net.deploy('basic', { name: 'system-caller', policy: anyOf('Org1MSP.peer') });
+            for (const [system, why] of [['qscc', /Rejecting invoke of QSCC from another chaincode because of potential for deadlocks, original invocation for 'system-caller'/], ['cscc', /Rejecting invoke of CSCC from another chaincode, original invocation for 'system-caller'/]]) {
                 const method = system === 'qscc' ? 'GetChainInfo' : 'GetChannelConfig';
-                const answer = await net.process('org1', { contract: 'caller', args: ['Ask', system, JSON.stringify([method, net.channel]), ''] });
+                const answer = await net.process('org1', { contract: 'system-caller', args: ['Ask', system, JSON.stringify([method, net.channel]), ''] });
                 refused(answer, 500, why);
             }
         },
