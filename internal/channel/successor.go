@@ -246,6 +246,9 @@ func checkBFT(next *Bundle) error {
 	if options.LeaderRotation == smartbftpb.Options_ROTATION_ON {
 		return errors.New("leader rotation must be turned off for this version or be unspecified")
 	}
+	if err := checkBFTOptions(options); err != nil {
+		return fmt.Errorf("invalid BFT metadata configuration: %w", err)
+	}
 	if len(next.orderer.consenters) == 0 {
 		return errors.New("no consenters in the Orderers value of the 'Orderer' group")
 	}
@@ -256,6 +259,49 @@ func checkBFT(next *Bundle) error {
 	}
 	if has.GetType() != wants.Type || !sameSignaturePolicy(has.GetValue(), wants.Value) {
 		return errors.New("block validation policy must be a signature policy over the consenters, of a quorum of them in their order; compute it from the Orderers value")
+	}
+	return nil
+}
+
+// checkBFTOptions asks of the options what SmartBFT asks of them when it starts: a
+// channel with others would not come up again.
+func checkBFTOptions(o *smartbftpb.Options) error {
+	for name, n := range map[string]uint64{
+		"RequestBatchMaxCount": o.RequestBatchMaxCount, "RequestBatchMaxBytes": o.RequestBatchMaxBytes,
+		"IncomingMessageBufferSize": o.IncomingMessageBufferSize, "RequestPoolSize": o.RequestPoolSize, "LeaderHeartbeatCount": o.LeaderHeartbeatCount,
+	} {
+		if n == 0 {
+			return fmt.Errorf("%s should be greater than zero", name)
+		}
+	}
+	times := map[string]time.Duration{}
+	for name, text := range map[string]string{
+		"RequestBatchMaxInterval": o.RequestBatchMaxInterval, "RequestForwardTimeout": o.RequestForwardTimeout,
+		"RequestComplainTimeout": o.RequestComplainTimeout, "RequestAutoRemoveTimeout": o.RequestAutoRemoveTimeout,
+		"ViewChangeResendInterval": o.ViewChangeResendInterval, "ViewChangeTimeout": o.ViewChangeTimeout,
+		"LeaderHeartbeatTimeout": o.LeaderHeartbeatTimeout, "CollectTimeout": o.CollectTimeout,
+	} {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf("bad config metadata option %s: %w", name, err)
+		}
+		if d <= 0 {
+			return fmt.Errorf("%s should be greater than zero", name)
+		}
+		times[name] = d
+	}
+	for _, pair := range [][2]string{
+		{"RequestForwardTimeout", "RequestComplainTimeout"}, {"RequestComplainTimeout", "RequestAutoRemoveTimeout"}, {"ViewChangeResendInterval", "ViewChangeTimeout"},
+	} {
+		if times[pair[0]] > times[pair[1]] {
+			return fmt.Errorf("%s is bigger than %s", pair[0], pair[1])
+		}
+	}
+	switch {
+	case o.RequestBatchMaxCount > o.RequestBatchMaxBytes:
+		return errors.New("RequestBatchMaxCount is bigger than RequestBatchMaxBytes")
+	case o.RequestMaxBytes > o.RequestBatchMaxBytes:
+		return errors.New("RequestMaxBytes is bigger than RequestBatchMaxBytes")
 	}
 	return nil
 }
