@@ -188,7 +188,11 @@ func (a *adoption) takeLog(m *raft.Remembered) error {
 	return raft.Import(filepath.Join(a.dir, fmt.Sprintf("raft-%d", id)), *m, stored.RaftIndex)
 }
 
-// withoutMetadata is a replicated block without its metadata, which Fabric's orderers replicate too, empty.
+// emptyMetadata ends a replicated block: Fabric's orderers, which may be consenters of the same channel while one of them after the
+// other is replaced, expect a block to have room for metadata (field 3, five empty entries).
+var emptyMetadata = []byte{0x1a, 10, 0x0a, 0, 0x0a, 0, 0x0a, 0, 0x0a, 0, 0x0a, 0}
+
+// withoutMetadata is a replicated block without its metadata.
 func withoutMetadata(raw []byte) []byte {
 	for at := 0; at < len(raw); {
 		number, typ, n := protowire.ConsumeTag(raw[at:])

@@ -23,7 +23,7 @@ func buildBlock(number uint64, previousHash []byte, envs []*commonpb.Envelope) (
 	}
 	// The header's size is known before its content: all hashes have 32 bytes, and block 0 is never built here.
 	h = &commonpb.BlockHeader{Number: number, PreviousHash: previousHash, DataHash: make([]byte, sha256.Size)}
-	raw = make([]byte, 0, proto.Size(h)+dataSize+32)
+	raw = make([]byte, 0, proto.Size(h)+dataSize+32+len(emptyMetadata))
 	raw = protowire.AppendTag(raw, 1, protowire.BytesType)
 	raw = protowire.AppendVarint(raw, uint64(proto.Size(h)))
 	headerAt := len(raw)

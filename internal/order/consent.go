@@ -351,7 +351,7 @@ func (c *Chain) propose(batch []*submission, config bool) error {
 		envs[i] = s.env
 	}
 	raw, h := buildBlock(c.next, c.previous, envs)
-	if err := c.node.Propose(raw); errors.Is(err, raft.ErrDropped) {
+	if err := c.node.Propose(append(raw, emptyMetadata...)); errors.Is(err, raft.ErrDropped) {
 		for _, s := range batch {
 			c.park(s)
 		}
