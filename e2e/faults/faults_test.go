@@ -109,7 +109,7 @@ func settingsOf(t *testing.T) settings {
 // kinds are the faults that can be done.
 func (s settings) kinds() []nemesis.Kind {
 	kinds := []nemesis.Kind{nemesis.Kill, nemesis.Halves, nemesis.Pause, nemesis.OneWay, nemesis.Delay, nemesis.FullDisk, nemesis.Bridge,
-		nemesis.Membership, nemesis.Loss, nemesis.Certificate, nemesis.KillAll, nemesis.Reorder, nemesis.Bandwidth, nemesis.Duplicate}
+		nemesis.Membership, nemesis.Loss, nemesis.Certificate, nemesis.LostDisk, nemesis.KillAll, nemesis.Reorder, nemesis.Bandwidth, nemesis.Duplicate}
 	if s.distort {
 		kinds = append(kinds, nemesis.SlowDisk, nemesis.Clock)
 	}

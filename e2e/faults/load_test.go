@@ -59,7 +59,7 @@ func startLoad(ctx context.Context, began time.Time, prefix string, seed uint64,
 				default:
 					op.Kind, op.Key = check.Create, fmt.Sprintf("%sof%d.%d", prefix, i, number)
 				}
-				l.call(calls, contracts[i%len(contracts)], op)
+				l.call(calls, contracts[i%len(contracts)], op, dice.IntN(10) == 0)
 				if op.Outcome == check.Committed {
 					switch {
 					case op.Kind == check.Write, op.Result == check.Swapped:
@@ -90,10 +90,10 @@ var functions = map[check.Kind]func(*check.Op) client.Call{
 	check.Create: func(op *check.Op) client.Call { return client.Strings("Create", op.Key, op.Value) },
 }
 
-// call makes one call and writes it down.
-func (l *load) call(ctx context.Context, contract *client.Contract, op *check.Op) {
+// call makes one call and writes it down. twice is for a client that sends even what was acknowledged once more.
+func (l *load) call(ctx context.Context, contract *client.Contract, op *check.Op, twice bool) {
 	op.Call = time.Since(l.began)
-	err := try(ctx, contract, op)
+	err := try(ctx, contract, op, twice)
 	op.Return = time.Since(l.began)
 	if err != nil {
 		op.Error = err.Error()
@@ -106,7 +106,7 @@ func (l *load) call(ctx context.Context, contract *client.Contract, op *check.Op
 // sendings is how often a client sends one transaction, when it is not told that it was ordered.
 const sendings = 3
 
-func try(ctx context.Context, contract *client.Contract, op *check.Op) error {
+func try(ctx context.Context, contract *client.Contract, op *check.Op, twice bool) error {
 	op.Outcome = check.Refused
 	proposal, err := contract.Propose(functions[op.Kind](op))
 	if err != nil {
@@ -130,6 +130,9 @@ func try(ctx context.Context, contract *client.Contract, op *check.Op) error {
 		return err
 	}
 	op.Ordered = true
+	if twice {
+		tx.Submit(ctx) // whatever comes of it, it must not count
+	}
 	status, err := commit.Status(ctx)
 	if err != nil {
 		return err

@@ -94,7 +94,7 @@ func (n *Nemesis) one(ctx context.Context, index int, f Fault) (Done, error) {
 }
 
 // restoreLimit is how long the consenters may take to be as before, while other faults end.
-const restoreLimit = 30 * time.Second
+const restoreLimit = time.Minute
 
 // Refused is a fault that the network, rightly, does not let happen.
 type Refused struct{ err error }
@@ -230,6 +230,19 @@ func (n *Nemesis) harm(ctx context.Context, index int, f Fault, victims []*site.
 		return links(func(from, to *site.Node) netns.Link {
 			return netns.Link{Cut: deaf && to == victims[0] || !deaf && from == victims[0]}
 		})
+	case Membership, Certificate, LostDisk:
+		switch f.Kind {
+		case Membership:
+			err = n.site.Dismiss(ctx, victims[0])
+		case Certificate:
+			err = n.site.Recertify(ctx, victims[0])
+		default:
+			return n.restore(ctx), n.site.Lose(victims[0])
+		}
+		if err != nil {
+			err = &Refused{err}
+		}
+		return n.restore(ctx), err
 	case Delay:
 		d := time.Duration(f.Amount)
 		return links(all(netns.Link{Delay: d, Jitter: d / 2}))
@@ -242,22 +255,15 @@ func (n *Nemesis) harm(ctx context.Context, index int, f Fault, victims []*site.
 	case Bandwidth:
 		return links(all(netns.Link{Rate: int(f.Amount)}))
 	}
-	if f.Kind == Membership || f.Kind == Certificate {
-		change := n.site.Dismiss
-		if f.Kind == Certificate {
-			change = n.site.Recertify
-		}
-		if err = change(ctx, victims[0]); err != nil {
-			err = &Refused{err}
-		}
-		restore := func() error {
-			ctx, cancel := context.WithTimeout(ctx, restoreLimit)
-			defer cancel()
-			return n.site.Restore(ctx)
-		}
-		return restore, err
-	}
 	return nil, fmt.Errorf("nobody knows how to do %q", f.Kind)
+}
+
+func (n *Nemesis) restore(ctx context.Context) func() error {
+	return func() error {
+		ctx, cancel := context.WithTimeout(ctx, restoreLimit)
+		defer cancel()
+		return n.site.Restore(ctx)
+	}
 }
 
 // shape changes the links between orderers and peers. What several faults do to one link adds up. Contracts and the harness stay reachable.

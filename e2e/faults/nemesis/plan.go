@@ -32,6 +32,7 @@ const (
 	FullDisk    Kind = "full disk"    // not a byte more
 	Clock       Kind = "clock jump"   // forward or back, and back
 	Membership  Kind = "membership"   // a consenter is removed, and added again
+	LostDisk    Kind = "lost disk"    // a consenter begins anew with an empty folder, and is replaced by itself
 	Certificate Kind = "new identity" // a consenter's TLS certificate is replaced
 )
 
@@ -100,7 +101,7 @@ func NewPlan(seed uint64, kinds []Kind) Plan {
 			kind = kinds[seed%uint64(len(kinds))]
 		}
 		// One change of members at a time, as operators make them.
-		if changes := []Kind{Membership, Certificate}; slices.Contains(changes, kind) && slices.ContainsFunc(plan, func(f Fault) bool { return slices.Contains(changes, f.Kind) }) {
+		if changes := []Kind{Membership, Certificate, LostDisk}; slices.Contains(changes, kind) && slices.ContainsFunc(plan, func(f Fault) bool { return slices.Contains(changes, f.Kind) }) {
 			continue
 		}
 		plan = append(plan, fault(dice, kind))
@@ -137,7 +138,7 @@ func fault(dice *rand.Rand, kind Kind) Fault {
 		f.Amount = between(0.05, 0.4)
 	case Bandwidth:
 		f.Amount = between(30_000, 500_000)
-	case Membership, Certificate:
+	case Membership, Certificate, LostDisk:
 		one(Leader, Follower)
 	}
 	return f

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -8,9 +9,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hansa-ledger/hansa/internal/ca"
@@ -19,109 +24,85 @@ import (
 	"github.com/hansa-ledger/hansa/internal/wire/etcdraftpb"
 )
 
-// changeLimit is how long one attempt to change the configuration may take.
-const changeLimit = 4 * time.Second
+// The consenters are changed with the commands that operators use: hansa orderer add, remove, replace, rotate. One that fails, is refused or
+// interrupted is given again, by Restore.
 
-// changeConsenters submits one change of the channel's consenters, signed by as many of the orderers' members as it takes, and waits until it
-// is in force.
-func (s *Site) changeConsenters(ctx context.Context, edit func(*etcdraftpb.ConfigMetadata) error) error {
-	ctx, cancel := context.WithTimeout(ctx, changeLimit)
+// commandLimit is how long a command may take before it is killed.
+const commandLimit = 12 * time.Second
+
+// change gives a command about one orderer. told gets each line that it writes.
+func (s *Site) change(ctx context.Context, verb string, n *Node, told func(line string), args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	nodes, err := s.nodes()
+	args = append([]string{"orderer", verb, n.Address(), "--channel", Channel}, args...)
+	for _, o := range s.Orderers {
+		args = append(args, "--orderer", o.Address(), "--admin", o.Address()+"="+net.JoinHostPort(o.Host.IP, adminPort))
+	}
+	for _, m := range s.carriers() {
+		args = append(args, "--tls-root", m.org.TLSRoot(), "--identity", m.mspID+"="+m.org.User("Admin").MSP())
+	}
+	admin := s.carriers()[0].org.User("Admin")
+	command := exec.CommandContext(ctx, s.cfg.Binary, append(args, "--tls-cert", admin.TLSCert(), "--tls-key", admin.TLSKey())...)
+	command.WaitDelay = time.Second
+	var said bytes.Buffer
+	command.Stderr = &said
+	out, err := command.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	var signers []reconfigure.Signer
-	for _, name := range carriers {
-		if m := s.members[name]; m != nil {
-			signer, err := identity.LoadSigner(m.org.User("Admin").MSP(), m.mspID)
-			if err != nil {
-				return err
-			}
-			signers = append(signers, signer)
+	if err := command.Start(); err != nil {
+		return err
+	}
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		fmt.Fprintln(&said, lines.Text())
+		if told != nil {
+			told(lines.Text())
 		}
 	}
-	config, err := reconfigure.Fetch(ctx, nodes, signers[0], Channel)
+	err = command.Wait()
+	s.cfg.Log.Info("hansa orderer "+verb, "node", n.Name, "said", said.String(), "error", err)
 	if err != nil {
-		return err
+		return fmt.Errorf("hansa orderer %s %s: %w: %s", verb, n.Name, err, bytes.TrimSpace(said.Bytes()))
 	}
-	if err := config.EditRaft(edit); err != nil {
-		return err
-	}
-	request, err := config.Request()
-	if errors.Is(err, reconfigure.ErrNoChange) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	if _, err := config.SignWhatIsNeeded(request, signers...); err != nil {
-		return err
-	}
-	_, err = config.Submit(ctx, nodes, signers[0], request)
-	return err
+	return nil
 }
 
-// nodes are the orderers as their administrators call them.
-func (s *Site) nodes() (nodes []reconfigure.Node, err error) {
-	for _, n := range s.Orderers {
-		roots, err := os.ReadFile(n.member.org.TLSRoot())
-		if err != nil {
-			return nil, err
+// carriers are the members that run orderers here.
+func (s *Site) carriers() (all []*member) {
+	for _, name := range carriers {
+		if m := s.members[name]; m != nil {
+			all = append(all, m)
 		}
-		nodes = append(nodes, reconfigure.Node{Address: n.Address(), TLSRoots: roots})
 	}
-	return nodes, nil
+	return all
 }
 
 func (n *Node) is(c *etcdraftpb.Consenter) bool { return c.Host == n.Host.IP }
 
 // Dismiss has a consenter order no more; it stays as a follower.
-func (s *Site) Dismiss(ctx context.Context, n *Node) error {
-	return s.changeConsenters(ctx, func(m *etcdraftpb.ConfigMetadata) error {
-		m.Consenters = slices.DeleteFunc(m.Consenters, n.is)
-		return nil
-	})
-}
-
-// admit makes an orderer a consenter, if it is none.
-func (s *Site) admit(ctx context.Context, n *Node) error {
-	cert, err := os.ReadFile(n.tls.cert)
-	if err != nil {
-		return err
-	}
-	return s.changeConsenters(ctx, func(m *etcdraftpb.ConfigMetadata) error {
-		if !slices.ContainsFunc(m.Consenters, n.is) {
-			m.Consenters = append(m.Consenters, &etcdraftpb.Consenter{Host: n.Host.IP, Port: 7050, ClientTlsCert: cert, ServerTlsCert: cert})
-		}
-		return nil
-	})
-}
+func (s *Site) Dismiss(ctx context.Context, n *Node) error { return s.change(ctx, "remove", n, nil) }
 
 // keyPair names the files of a TLS certificate.
 type keyPair struct{ cert, key string }
 
-// Recertify gives a consenter another TLS certificate: issued by its member's authority, put into the configuration, and then used.
-func (s *Site) Recertify(ctx context.Context, n *Node) error {
-	next, err := n.issue(ctx)
-	if err != nil {
-		return err
-	}
-	n.next = next
-	cert, err := os.ReadFile(next.cert)
-	if err != nil {
-		return err
-	}
-	if err := s.changeConsenters(ctx, func(m *etcdraftpb.ConfigMetadata) error {
-		i := slices.IndexFunc(m.Consenters, n.is)
-		if i < 0 {
-			return fmt.Errorf("%s is no consenter", n.Name)
+// Recertify gives a consenter another TLS certificate, issued by its member's authority.
+func (s *Site) Recertify(ctx context.Context, n *Node) (err error) {
+	if n.next == nil {
+		if n.next, err = n.issue(ctx); err != nil {
+			return err
 		}
-		m.Consenters[i].ClientTlsCert, m.Consenters[i].ServerTlsCert = cert, cert
-		return nil
-	}); err != nil {
-		return err // Restore finds out what has become of it
 	}
-	return s.install(n)
+	next := n.next
+	var installed error
+	err = s.change(ctx, "rotate", n, func(line string) {
+		if strings.Contains(line, "Now start the orderer") {
+			installed = s.install(n, next)
+		}
+	}, "--cert", next.cert)
+	if err = errors.Join(err, installed); err == nil {
+		n.next = nil
+	}
+	return err
 }
 
 func (n *Node) issue(ctx context.Context) (*keyPair, error) {
@@ -147,9 +128,9 @@ func (n *Node) issue(ctx context.Context) (*keyPair, error) {
 	return pair, errors.Join(os.WriteFile(pair.cert, ca.EncodeCertificates(cert), 0o644), os.WriteFile(pair.key, keyPEM, 0o600))
 }
 
-// install has the node use its next certificate.
-func (s *Site) install(n *Node) error {
-	n.tls, n.next = n.next, nil
+// install has the node use another certificate.
+func (s *Site) install(n *Node, pair *keyPair) error {
+	n.tls = pair
 	if err := s.configure(n); err != nil {
 		return err
 	}
@@ -159,35 +140,78 @@ func (s *Site) install(n *Node) error {
 	return n.Start()
 }
 
-// Restore brings the consenters back to what they should be, whatever became of changes: every orderer is one, with the certificate that the
-// configuration names.
+// Lose takes away everything that a consenter has stored, and starts it with an empty folder.
+func (s *Site) Lose(n *Node) error {
+	n.lost = true
+	if err := n.Kill(); err != nil {
+		return err
+	}
+	if err := syscall.Unmount(n.Data(), syscall.MNT_DETACH); err != nil {
+		return err
+	}
+	if err := syscall.Mount("tmpfs", n.Data(), "tmpfs", 0, diskSize); err != nil {
+		return err
+	}
+	return n.Start()
+}
+
+// Restore brings the consenters back to what they should be, whatever became of changes: every orderer is one, with the certificate that it
+// has.
 func (s *Site) Restore(ctx context.Context) error {
+	named, err := s.consenters(ctx)
+	if err != nil {
+		return err
+	}
 	for _, n := range s.Orderers {
-		if err := until(ctx, func() error { return s.admit(ctx, n) }); err != nil {
-			return fmt.Errorf("make %s a consenter again: %w", n.Name, err)
-		}
-		if n.next == nil {
+		var restore func() error
+		member := []string{"--member", n.member.name}
+		switch {
+		case n.lost:
+			restore = func() error {
+				return s.change(ctx, "replace", n, nil, append(member, "--cert", n.tls.cert)...)
+			}
+		case !slices.ContainsFunc(named, n.is):
+			restore = func() error { return s.change(ctx, "add", n, nil, append(member, "--cert", n.tls.cert)...) }
+		case n.next != nil:
+			restore = func() error { return s.Recertify(ctx, n) }
+		default:
 			continue
 		}
-		next, err := os.ReadFile(n.next.cert)
-		if err != nil {
-			return err
+		if err := until(ctx, restore); err != nil {
+			return fmt.Errorf("have %s order as before: %w", n.Name, err)
 		}
-		// The configuration that is in force is the one that admit has just seen.
-		named := false
-		if err := until(ctx, func() error {
-			return s.changeConsenters(ctx, func(m *etcdraftpb.ConfigMetadata) error {
-				named = slices.ContainsFunc(m.Consenters, func(c *etcdraftpb.Consenter) bool { return bytes.Equal(c.ServerTlsCert, next) })
-				return nil
-			})
-		}); err != nil {
-			return err
-		}
-		if !named {
-			n.next = nil
-		} else if err := s.install(n); err != nil {
-			return err
-		}
+		n.lost = false
 	}
 	return nil
+}
+
+// consenters are those that the configuration names.
+func (s *Site) consenters(ctx context.Context) (named []*etcdraftpb.Consenter, err error) {
+	m := s.carriers()[0]
+	reader, err := identity.LoadSigner(m.org.User("Admin").MSP(), m.mspID)
+	if err != nil {
+		return nil, err
+	}
+	var nodes []reconfigure.Node
+	for _, n := range s.Orderers {
+		roots, err := os.ReadFile(n.member.org.TLSRoot())
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, reconfigure.Node{Address: n.Address(), TLSRoots: roots})
+	}
+	var config *reconfigure.Config
+	if err := until(ctx, func() error {
+		one, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		config, err = reconfigure.Fetch(one, nodes, reader, Channel)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	// Nothing is edited: this is how the metadata are read.
+	return named, config.EditRaft(func(m *etcdraftpb.ConfigMetadata) error {
+		named = m.Consenters
+		return nil
+	})
 }

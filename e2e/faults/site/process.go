@@ -33,7 +33,8 @@ type Node struct {
 	member  *member
 	command func() *exec.Cmd
 	tls     *keyPair
-	next    *keyPair // issued, and perhaps named by the configuration, but not in use
+	next    *keyPair // issued, perhaps named by the configuration and in use, but the change is not finished
+	lost    bool     // it began anew with an empty folder, and is not yet another member for it
 	log     *slog.Logger
 
 	mu      sync.Mutex

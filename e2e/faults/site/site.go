@@ -262,8 +262,12 @@ func (s *Site) configure(n *Node) error {
 	config := map[string]any{"mspId": n.member.mspID, "mspDir": folder.MSP(), "dataDir": n.Data(), "listen": at(port), "tls": tls,
 		"operations": map[string]any{"listen": at(opsPort)}, "log": map[string]any{"format": "text"}}
 	if n.Role == Orderer {
+		var roots []string // administrators of all carriers: one command asks all orderers
+		for _, m := range s.carriers() {
+			roots = append(roots, m.org.TLSRoot())
+		}
 		config["admin"] = map[string]any{"listen": at(adminPort), "tls": map[string]any{"cert": n.tls.cert, "key": n.tls.key,
-			"clientRoots": []string{folder.TLSRoots()}, "requireClientCert": true}}
+			"clientRoots": roots, "requireClientCert": true}}
 	} else {
 		config["address"] = at(port)
 		config["chaincode"] = map[string]any{"listen": at(callPort)}
