@@ -16,7 +16,7 @@
 // others are called, and server.go. With peers of Fabric the same goes by Fabric's gossip: gossip.go. What is decided
 // does not depend on the way.
 //
-// Open this file first; distribute.go brings, fetch.go and reconcile.go get, collections.go says who belongs to a
+// Open this file first; distribute.go brings, fetch.go and reconcile.go get, snapshot.go what is older than the ledger, collections.go says who belongs to a
 // collection.
 package courier
 
@@ -137,6 +137,8 @@ type Courier struct {
 	closed  bool
 	failed  map[string]time.Time     // by address: when a peer could not be reached
 	lacking map[string]chan struct{} // by channel: wakes its Reconcile
+	// unfetched is what Reconcile knows of private data from before snapshots.
+	unfetched map[snapshotPlace]*unfetched
 }
 
 var _ privatedatapb.PrivateDataServer = (*Courier)(nil)
@@ -152,7 +154,7 @@ func New(c Config) (*Courier, error) {
 	hash := sha256.Sum256(c.Certificate)
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Courier{config: c, metrics: newMetrics(), tlsHash: hash[:], gate: newGate(c.MaxCalls), sending: make(chan struct{}, maxSending), ctx: ctx, cancel: cancel,
-		failed: map[string]time.Time{}, lacking: map[string]chan struct{}{}}, nil
+		failed: map[string]time.Time{}, lacking: map[string]chan struct{}{}, unfetched: map[snapshotPlace]*unfetched{}}, nil
 }
 
 // Close ends what is under way.

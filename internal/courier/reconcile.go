@@ -44,7 +44,8 @@ func (c *Courier) Reconcile(ctx context.Context, channelID string) {
 	}
 }
 
-// ReconcileOnce asks once for all that is missing, the newest first, and tells how much is missing no more.
+// ReconcileOnce asks once for all that is missing, the newest first, and then for what is from before the snapshot that the ledger
+// began with; it tells how much is missing no more.
 func (c *Courier) ReconcileOnce(ctx context.Context, channelID string) (taken int, err error) {
 	ch, ok := c.config.Channel(channelID)
 	if !ok {
@@ -55,8 +56,11 @@ func (c *Courier) ReconcileOnce(ctx context.Context, channelID string) (taken in
 	}
 	for below := uint64(math.MaxUint64); ctx.Err() == nil; {
 		missing, err := ch.Ledger().MissingPrivateDataBelow(below, page)
-		if err != nil || len(missing) == 0 {
+		if err != nil {
 			return taken, err
+		}
+		if len(missing) == 0 {
+			break
 		}
 		n, err := c.reconcile(ctx, channelID, ch, missing)
 		taken += n
@@ -71,7 +75,8 @@ func (c *Courier) ReconcileOnce(ctx context.Context, channelID string) (taken in
 			break
 		}
 	}
-	return taken, nil
+	n, err := c.reconcileSnapshot(ctx, channelID, ch)
+	return taken + n, err
 }
 
 // adopt looks for collections that this peer was let into after data had been written to them, which it then misses.

@@ -233,12 +233,13 @@ type Unfetched struct {
 
 // UnfetchedPrivateData lists up to limit private values of a collection from before the snapshot that the ledger began with and
 // that are not here, in the order of the key hashes from start on (nil: from the first). There is no write set
-// with a hash to ask for; who fetches one compares key and value with these hashes.
+// with a hash to ask for: CommitLate compares what was fetched with these hashes. A value whose metadata was written later than itself
+// has the version of that write, so that nobody finds it by its version; as with Fabric's peers it stays unfetched.
 func (s *Snapshot) UnfetchedPrivateData(p rwset.Place, start []byte, limit int) ([]Unfetched, error) {
 	if s.ledger.boot == nil {
 		return nil, nil
 	}
-	it, err := s.HashRange(p.Namespace, p.Collection)
+	it, err := s.HashRangeFrom(p.Namespace, p.Collection, start)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +250,7 @@ func (s *Snapshot) UnfetchedPrivateData(p rwset.Place, start []byte, limit int) 
 		if err != nil || !ok {
 			return all, err
 		}
-		if v.Version.Block >= s.ledger.first || key < string(start) {
+		if v.Version.Block >= s.ledger.first {
 			continue
 		}
 		here, err := s.private.ByHash(p, []byte(key))

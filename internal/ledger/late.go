@@ -134,7 +134,9 @@ func (l *Ledger) Sort(missing []Missing) (settled []Late, lacking []Lacking, err
 
 // CommitLate makes private data that was missing part of the ledger, as if it had come with its block: durable in the log, and of
 // effect as far as it was not overwritten since. What does not match the hashes in its block is left out and stays
-// missing; taken is the number of those that are missing no more. It is called by the goroutine that commits, not while Commit runs.
+// missing; taken is the number of those that are missing no more. Of what is from before the snapshot that the ledger began with
+// there is no block, and what counts is the state: values are taken whose hashes are in it (see UnfetchedPrivateData). They are not in the
+// log; should they be lost, they are unfetched again. It is called by the goroutine that commits, not while Commit runs.
 func (l *Ledger) CommitLate(late []Late) (taken int, err error) {
 	if err := l.enter(); err != nil {
 		return 0, err
@@ -163,6 +165,20 @@ func (l *Ledger) CommitLate(late []Late) (taken int, err error) {
 	extras := map[uint64][]byte{}
 	var at *past
 	for _, item := range late {
+		if item.Block < l.first {
+			set, err := unfetched(item, state)
+			if err != nil {
+				return 0, err
+			}
+			if set != nil {
+				if err := view.ApplyLate(batch, item.Block, privatedb.Data{Tx: item.Tx, Set: set}, state); err != nil {
+					return 0, err
+				}
+				applied = append(applied, set)
+				taken++
+			}
+			continue
+		}
 		if at == nil || at.number != item.Block {
 			if at, err = l.past(item.Block); err != nil {
 				return 0, err
@@ -207,6 +223,37 @@ func (l *Ledger) CommitLate(late []Late) (taken int, err error) {
 		return 0, fmt.Errorf("commit late private data: %w", err)
 	}
 	return taken, nil
+}
+
+// unfetched takes out of a write set from before the snapshot what is still in the state by its hashes; nil if that is nothing.
+func unfetched(item Late, state *statedb.State) (*rwsetpb.TxPvtReadWriteSet, error) {
+	var kv, kept kvrwsetpb.KVRWSet
+	if item.Rwset == nil || proto.Unmarshal(item.Rwset, &kv) != nil {
+		return nil, nil
+	}
+	for _, w := range kv.Writes {
+		if rwset.IsDelete(w) {
+			continue
+		}
+		current, err := state.GetHash(item.Namespace, item.Collection, rwset.KeyHash(w.Key))
+		if err != nil {
+			return nil, err
+		}
+		value := sha256.Sum256(w.Value)
+		if current != nil && current.Version == (rwset.Version{Block: item.Block, Tx: item.Tx}) && bytes.Equal(current.Value, value[:]) {
+			kept.Writes = append(kept.Writes, w)
+		}
+	}
+	if len(kept.Writes) == 0 {
+		return nil, nil
+	}
+	raw, err := proto.Marshal(&kept)
+	if err != nil {
+		return nil, fmt.Errorf("encode private write set: %w", err)
+	}
+	set := &rwsetpb.TxPvtReadWriteSet{}
+	addPrivate(set, item.Missing, raw)
+	return set, nil
 }
 
 // past is a committed block with its private data.

@@ -151,7 +151,12 @@ func (s *State) Range(namespace, start, end string) (*Iterator, error) {
 
 // HashRange walks the key hashes of a hashed collection.
 func (s *State) HashRange(namespace, collection string) (*Iterator, error) {
-	return newIterator(s.reader, appendHashed(nil, namespace, collection, nil), "", "")
+	return s.HashRangeFrom(namespace, collection, nil)
+}
+
+// HashRangeFrom is HashRange from a key hash on.
+func (s *State) HashRangeFrom(namespace, collection string, start []byte) (*Iterator, error) {
+	return newIterator(s.reader, appendHashed(nil, namespace, collection, nil), string(start), "")
 }
 
 func newIterator(r pebble.Reader, base []byte, start, end string) (*Iterator, error) {
