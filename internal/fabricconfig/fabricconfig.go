@@ -89,9 +89,17 @@ func lookup(environ []string, name string) (value string) {
 	return value
 }
 
-// Load finds and reads the file of a kind, and applies the environment.
-func Load(kind string, environ []string) (*Settings, error) {
+// Load finds and reads the file of a kind, and applies the environment. Containers may have no file and everything in variables:
+// where none is found and FABRIC_CFG_PATH names no folder for it, defaults stands in for the one of Fabric's images.
+func Load(kind string, environ []string, defaults string) (*Settings, error) {
 	file, err := Find(kind, environ)
+	if err != nil && lookup(environ, "FABRIC_CFG_PATH") == "" {
+		s, err := Parse(kind, filepath.Join(officialDir, kind+".yaml"), []byte(defaults), environ)
+		if err == nil {
+			s.notices = append(s.notices, Notice{slog.LevelWarn, kind + ".yaml", "", "there is no such file, here or in " + officialDir + ": environment variables alone are followed"})
+		}
+		return s, err
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,10 +20,35 @@ import (
 // that neither takes the other's files for its own.
 const dropinDir = "hansa"
 
+// coreDefaults and ordererDefaults are what a node goes by in a container that has no file of Fabric's.
+const (
+	coreDefaults = `
+peer:
+  listenAddress: 0.0.0.0:7051
+  fileSystemPath: /var/hyperledger/production
+  mspConfigPath: msp
+  tls: {cert: {file: tls/server.crt}, key: {file: tls/server.key}}
+chaincode:
+  externalBuilders: [{name: ccaas_builder, path: /opt/hyperledger/ccaas_builder}]
+operations: {listenAddress: "127.0.0.1:9443"}
+`
+	ordererDefaults = `
+General:
+  ListenAddress: 127.0.0.1
+  ListenPort: 7050
+  TLS: {PrivateKey: tls/server.key, Certificate: tls/server.crt}
+  LocalMSPDir: msp
+FileLedger: {Location: /var/hyperledger/production/orderer}
+Consensus: {WALDir: /var/hyperledger/production/orderer/etcdraft/wal, SnapDir: /var/hyperledger/production/orderer/etcdraft/snapshot}
+Operations: {ListenAddress: "127.0.0.1:8443"}
+Admin: {ListenAddress: "127.0.0.1:9443"}
+`
+)
+
 // FabricPeer is the configuration of a peer from Fabric's core.yaml and CORE_*
 // variables, with what should be said about settings that are not followed.
 func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
-	s, err := fabricconfig.Load(fabricconfig.Core, environ)
+	s, err := fabricconfig.Load(fabricconfig.Core, environ, coreDefaults)
 	if err != nil {
 		return PeerConfig{}, nil, err
 	}
@@ -72,6 +97,11 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 	switchedOff(s, "peer.gateway.enabled", "the Gateway is served all the same")
 	switchedOff(s, "peer.discovery.enabled", "discovery is served all the same")
 	switchedOff(s, "peer.gossip.pvtData.reconciliationEnabled", "missing private data is fetched later all the same")
+	for _, key := range []string{"peer.handlers.endorsers.escc.library", "peer.handlers.validators.vscc.library"} {
+		if s.Has(key) {
+			s.Note(slog.LevelWarn, key, "plugins are not loaded: endorsement and validation are Fabric's own")
+		}
+	}
 	if s.String("chaincode.mode") == "dev" {
 		s.Note(slog.LevelWarn, "chaincode.mode", "there is no development mode: install the contract as a service")
 	}
@@ -90,7 +120,7 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 
 // FabricOrderer is the same from orderer.yaml and ORDERER_* variables.
 func FabricOrderer(environ []string) (OrdererConfig, []fabricconfig.Notice, error) {
-	s, err := fabricconfig.Load(fabricconfig.Orderer, environ)
+	s, err := fabricconfig.Load(fabricconfig.Orderer, environ, ordererDefaults)
 	if err != nil {
 		return OrdererConfig{}, nil, err
 	}
