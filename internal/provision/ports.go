@@ -91,7 +91,11 @@ func claimPorts(dir string, wanted int) (first int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	claims := filepath.Join(os.TempDir(), "hansa-ports-"+strconv.Itoa(os.Getuid()))
+	cache, err := os.UserCacheDir()
+	if err != nil { // no home
+		cache = os.TempDir()
+	}
+	claims := filepath.Join(cache, "hansa", "ports")
 	if err := os.MkdirAll(claims, 0o700); err != nil {
 		return 0, fmt.Errorf("find free ports: %w", err)
 	}
