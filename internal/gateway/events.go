@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -92,11 +93,11 @@ func (s *Server) ChaincodeEvents(signed *gatewaypb.SignedChaincodeEventsRequest,
 	}
 	after := request.AfterTransactionId
 	for ; ; number++ {
-		b, err := ch.Block(stream.Context(), number)
+		all, err := s.events.of(stream.Context(), ch, request.ChannelId, number)
 		if err != nil {
 			return contextError(err)
 		}
-		events := eventsOf(b, request.ChaincodeId, &after)
+		events := pick(all, request.ChaincodeId, &after)
 		if len(events) == 0 {
 			continue
 		}
@@ -124,9 +125,104 @@ func firstBlock(ch Channel, request *gatewaypb.ChaincodeEventsRequest) (uint64, 
 	}
 }
 
-// eventsOf returns the events that a contract's valid transactions set in a
-// block. While *after names a transaction, events up to and with it are left out.
-func eventsOf(b *commonpb.Block, chaincode string, after *string) []*peerpb.ChaincodeEvent {
+// pick returns the events of a contract. While *after names a transaction,
+// events up to and with it are left out.
+func pick(all []*peerpb.ChaincodeEvent, chaincode string, after *string) []*peerpb.ChaincodeEvent {
+	var events []*peerpb.ChaincodeEvent
+	for _, event := range all {
+		if *after != "" {
+			if event.TxId == *after {
+				*after = ""
+			}
+			continue
+		}
+		if event.ChaincodeId == chaincode {
+			events = append(events, event)
+		}
+	}
+	return events
+}
+
+// Bounds of recentEvents.
+const (
+	maxEventBlocks = 256
+	maxEventBytes  = 16 << 20
+)
+
+// recentEvents are the events of the blocks that streams have looked at last:
+// streams that follow a channel look at the same ones, and a block is taken
+// apart for the first of them only.
+type recentEvents struct {
+	mu     sync.Mutex
+	blocks map[eventsKey]*blockEvents
+	order  []eventsKey // the oldest first
+	bytes  int
+}
+
+type eventsKey struct {
+	channelID string
+	number    uint64
+}
+
+type blockEvents struct {
+	ready  chan struct{}            // closed when the block is taken apart
+	events []*peerpb.ChaincodeEvent // shared, not changed
+	bytes  int                      // as counted in recentEvents; guarded by its mu
+}
+
+// of returns the events that the valid transactions of a block set, waiting
+// until it is committed or ctx ends.
+func (r *recentEvents) of(ctx context.Context, ch Channel, channelID string, number uint64) ([]*peerpb.ChaincodeEvent, error) {
+	key := eventsKey{channelID, number}
+	r.mu.Lock()
+	one := r.blocks[key]
+	r.mu.Unlock()
+	if one == nil || number >= ch.Height() {
+		b, err := ch.Block(ctx, number)
+		if err != nil {
+			return nil, err
+		}
+		r.mu.Lock()
+		if one = r.blocks[key]; one == nil {
+			one = &blockEvents{ready: make(chan struct{})}
+			if r.blocks == nil {
+				r.blocks = map[eventsKey]*blockEvents{}
+			}
+			r.blocks[key], r.order = one, append(r.order, key)
+			r.mu.Unlock()
+			one.events = eventsOf(b)
+			close(one.ready)
+			r.count(key, one)
+			return one.events, nil
+		}
+		r.mu.Unlock()
+	}
+	<-one.ready
+	return one.events, nil
+}
+
+// count adds what a block takes and drops the oldest beyond the bounds.
+func (r *recentEvents) count(key eventsKey, one *blockEvents) {
+	size := 0
+	for _, event := range one.events {
+		size += proto.Size(event)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.blocks[key] == one {
+		one.bytes = size
+		r.bytes += size
+	}
+	for len(r.order) > 0 && (len(r.order) > maxEventBlocks || r.bytes > maxEventBytes) {
+		oldest := r.order[0]
+		r.order = r.order[1:]
+		r.bytes -= r.blocks[oldest].bytes
+		delete(r.blocks, oldest)
+	}
+}
+
+// eventsOf returns the events that the valid transactions of a block set.
+func eventsOf(b *commonpb.Block) []*peerpb.ChaincodeEvent {
 	filter := block.Filter(b)
 	var events []*peerpb.ChaincodeEvent
 	for i, tx := range block.Parse(b).Txs {
@@ -134,18 +230,8 @@ func eventsOf(b *commonpb.Block, chaincode string, after *string) []*peerpb.Chai
 			continue
 		}
 		for _, action := range tx.Actions {
-			event := action.Event
-			if event == nil {
-				continue
-			}
-			if *after != "" {
-				if event.TxId == *after {
-					*after = ""
-				}
-				continue
-			}
-			if event.ChaincodeId == chaincode {
-				events = append(events, event)
+			if action.Event != nil {
+				events = append(events, action.Event)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
@@ -174,4 +175,47 @@ func appendOnce(t *testing.T, w *world, tx *commonpb.Envelope, height uint64) {
 	t.Helper()
 	w.channel.awaitReader(t, height)
 	w.channel.append(tx)
+}
+
+// Many streams that follow one channel, and more blocks than are remembered, each with the events of its contract.
+func TestManyEventStreams(t *testing.T) {
+	w := newWorld(t)
+	const blocks, streams = 300, 8
+	for n := range blocks {
+		w.channel.append(transaction(t, fmt.Sprint("a", n), "basic", "e", true), transaction(t, fmt.Sprint("b", n), "other", "e", true),
+			transaction(t, fmt.Sprint("c", n), "basic", "e", n%2 == 0))
+	}
+	client := w.client()
+	group, ctx := errgroup.WithContext(t.Context())
+	for i := range streams {
+		group.Go(func() error {
+			contract, first := [...]string{"basic", "other"}[i%2], uint64(i*7)
+			stream, err := client.ChaincodeEvents(ctx, eventsRequest(t, &gatewaypb.ChaincodeEventsRequest{ChannelId: "mychannel", ChaincodeId: contract, Identity: []byte("me"),
+				StartPosition: &ordererpb.SeekPosition{Type: &ordererpb.SeekPosition_Specified{Specified: &ordererpb.SeekSpecified{Number: first}}}}))
+			if err != nil {
+				return err
+			}
+			for n := first; n < blocks; n++ {
+				r, err := stream.Recv()
+				if err != nil {
+					return err
+				}
+				want := []string{fmt.Sprint("b", n)}
+				if contract == "basic" {
+					if want = []string{fmt.Sprint("a", n)}; n%2 == 0 {
+						want = append(want, fmt.Sprint("c", n))
+					}
+				}
+				got := []string{}
+				for _, e := range r.Events {
+					got = append(got, e.TxId)
+				}
+				if r.BlockNumber != n || !slices.Equal(got, want) {
+					return fmt.Errorf("block %d: %q in block %d, want %q", n, got, r.BlockNumber, want)
+				}
+			}
+			return nil
+		})
+	}
+	must(t, group.Wait())
 }

@@ -119,6 +119,7 @@ const defaultSilenceTimeout = time.Second
 type Server struct {
 	gatewaypb.UnimplementedGatewayServer
 	Config
+	events recentEvents
 }
 
 // New makes a gateway.
