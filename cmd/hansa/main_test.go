@@ -27,7 +27,8 @@ func TestHelpIsComplete(t *testing.T) {
 		if c.Runnable() && c.Args == nil && !strings.Contains(c.Use, "...") {
 			t.Errorf("%s takes any arguments", c.CommandPath())
 		}
-		for _, line := range strings.Split(c.Example, "\n") {
+		// A backslash goes on with the next line, as in a shell.
+		for _, line := range strings.Split(strings.ReplaceAll(c.Example, "\\\n", ""), "\n") {
 			if line = strings.TrimSpace(line); line == "" {
 				continue
 			}
