@@ -99,7 +99,12 @@ async function submit(net, made, { by = [], signatures, to = channel, identity =
     const data = make(common.ConfigUpdateEnvelope, { configUpdate, signatures: signatures ?? await signed(net, made, by) });
     const { message } = header({ identity, channel: to, type: common.HeaderType.CONFIG_UPDATE });
     const sealed = await envelope(message, data, identity.sign);
-    return { ...await net.broadcast(sealed), envelope: sealed };
+    // A new channel's orderer may not lead it yet.
+    const answer = await eventually(async () => {
+        const a = await net.broadcast(sealed);
+        return a.status !== 'SERVICE_UNAVAILABLE' && a;
+    }, 30);
+    return { ...answer, envelope: sealed };
 }
 
 // accepted submits an update and waits until a peer has the configuration that comes of it.
@@ -332,7 +337,7 @@ export default {
         misuse: true,
         run: async (net) => {
             const capabilities = new common.Capabilities();
-            capabilities.getCapabilitiesMap().set('V9_9', new common.Capability());
+            ['V2_0', 'V9_9'].forEach((name) => capabilities.getCapabilitiesMap().set(name, new common.Capability()));
             for (const [where, by] of [[['Orderer'], ['orderer']], [[], everybody]]) {
                 await denied(net, await update(net, where, { values: await changed(net, where, 'Capabilities', capabilities) }), { by }, /capability V9_9 is required but not supported/);
             }
