@@ -90,8 +90,12 @@ func (a Admin) Join(ctx context.Context, configBlock []byte) error {
 	return a.call(ctx, http.MethodPost, "", form.FormDataContentType(), &body, nil)
 }
 
+// unreachable is the state of an orderer that says nothing about itself.
+const unreachable = "cannot be reached"
+
 // look finds out how the consenters are. Who takes part is what the leader says, if any orderer that is asked by its admin
-// port leads; otherwise who answers.
+// port leads; otherwise who answers. An orderer that says itself that it does not take part is believed: the leader hears
+// from one for an election timeout after its end.
 func (o *Operator) look(ctx context.Context, addresses []string) (Service, bool) {
 	s := make(Service, len(addresses))
 	views := make([]*order.Consensus, len(addresses))
@@ -120,7 +124,7 @@ func (o *Operator) look(ctx context.Context, addresses []string) (Service, bool)
 	}
 	for i := range s {
 		m := &s[i]
-		m.Live = heard[m.Address]
+		m.Live = heard[m.Address] && (m.Live || m.State == unreachable)
 		switch {
 		case m.Leader:
 			m.State = "leads"
@@ -135,7 +139,7 @@ func (o *Operator) look(ctx context.Context, addresses []string) (Service, bool)
 
 // ask asks one consenter how it is.
 func (o *Operator) ask(ctx context.Context, address string) (Member, *order.Consensus) {
-	m := Member{Address: address, State: "cannot be reached"}
+	m := Member{Address: address, State: unreachable}
 	admin, ok := o.Admin(address)
 	if !ok {
 		height, err := o.Height(ctx, address)
