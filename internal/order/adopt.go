@@ -203,6 +203,9 @@ func withoutMetadata(raw []byte) []byte {
 		if m < 0 {
 			return raw
 		}
+		if number == 3 && at+n+m == len(raw) {
+			return raw[:at:at]
+		}
 		if number == 3 {
 			return withoutMetadata(slices.Concat(raw[:at], raw[at+n+m:]))
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"iter"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -106,6 +107,52 @@ func openBlock(raw []byte) (h *commonpb.BlockHeader, single []byte, err error) {
 		return nil, nil, errors.New("block without header")
 	}
 	return h, single, nil
+}
+
+// envelopesIn walks over the envelopes of a replicated block, without decoding them. It ends where the encoding is bad.
+func envelopesIn(raw []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for number, value := range fields(raw) {
+			if number != 2 {
+				continue
+			}
+			for number, env := range fields(value) {
+				if number == 1 && !yield(env) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// splitEnvelope finds payload and signature in an envelope.
+func splitEnvelope(raw []byte) (payload, signature []byte, ok bool) {
+	for number, value := range fields(raw) {
+		switch number {
+		case 1:
+			payload = value
+		case 2:
+			signature, ok = value, true
+		}
+	}
+	return payload, signature, ok
+}
+
+// fields walks over the fields of a message of which all are bytes.
+func fields(raw []byte) iter.Seq2[protowire.Number, []byte] {
+	return func(yield func(protowire.Number, []byte) bool) {
+		for len(raw) > 0 {
+			number, typ, n := protowire.ConsumeTag(raw)
+			if n < 0 || typ != protowire.BytesType {
+				return
+			}
+			value, m := protowire.ConsumeBytes(raw[n:])
+			if m < 0 || !yield(number, value) {
+				return
+			}
+			raw = raw[n+m:]
+		}
+	}
 }
 
 // configIn returns the config of a block's only envelope, nil if that is no config transaction.

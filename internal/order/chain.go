@@ -88,8 +88,9 @@ type Chain struct {
 	count    int   // envelopes accepted and not answered
 	bytes    int64 // of them
 	inbox    chan *submission
-	away     map[*submission]uint64 // forwarded and not answered, with the leader they went to
-	returned []*submission          // forwarded and not taken
+	away     map[*submission]uint64   // forwarded and not answered, with the leader they went to
+	expected map[string][]*submission // the same, by their signatures
+	returned []*submission            // forwarded and not taken
 
 	// Owned by run.
 	cutter     cutter
@@ -141,7 +142,7 @@ func openChain(dir, id string, cfg *Config) (*Chain, error) {
 func newChain(dir, id string, cfg *Config, store *blockstore.Store) (*Chain, error) {
 	c := &Chain{id: id, dir: dir, cfg: cfg, store: store, errored: make(chan struct{}), quit: make(chan struct{}), ended: make(chan struct{}),
 		grown: make(chan struct{}), inbox: make(chan *submission, cfg.MaxInFlight), messages: make(chan *raftpb.Message, 256),
-		pulled: make(chan *pulledBlock), reports: make(chan struct{}, 1), sent: map[uint64]sendReport{}, away: map[*submission]uint64{}, notes: &etcdraftpb.BlockMetadata{}}
+		pulled: make(chan *pulledBlock), reports: make(chan struct{}, 1), sent: map[uint64]sendReport{}, away: map[*submission]uint64{}, expected: map[string][]*submission{}, notes: &etcdraftpb.BlockMetadata{}}
 	c.height = store.Height()
 	if err := c.readJoinBlock(); err != nil {
 		return nil, err
@@ -414,7 +415,7 @@ func (c *Chain) answer(rej *Rejection, batch ...*submission) {
 			continue
 		}
 		s.answered = true
-		delete(c.away, s)
+		c.forgetAway(s)
 		c.count--
 		c.bytes -= s.weight
 		if s.remote == nil {

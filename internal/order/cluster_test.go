@@ -59,7 +59,7 @@ type node struct {
 }
 
 // newOrdering makes a network of founders consenters, and more nodes that are none yet. None of them runs.
-func newOrdering(t testing.TB, founders, more int) *ordering {
+func newOrdering(t testing.TB, founders, more int, batch ...string) *ordering {
 	t.Helper()
 	o := &ordering{log: slog.New(slog.DiscardHandler)}
 	if os.Getenv("HANSA_TEST_LOG") != "" {
@@ -74,6 +74,9 @@ members:
   - {name: Alpha, mspId: AlphaMSP, mspDir: alpha}
 orderers:
 `
+	if len(batch) > 0 {
+		text = strings.Replace(text, "timeout: 10s", batch[0], 1)
+	}
 	for i := range founders + more {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

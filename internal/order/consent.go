@@ -543,6 +543,7 @@ func (c *Chain) apply(e raft.Committed) error {
 		return fmt.Errorf("committed block %d does not follow block %d", h.Number, height-1)
 	}
 	c.settle(h)
+	c.arrivedHome(envelopesIn(e.Data))
 	config, err := configIn(single)
 	if err != nil {
 		return fmt.Errorf("committed block %d: %w", h.Number, err)

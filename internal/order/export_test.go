@@ -13,6 +13,9 @@ func Decode(raw []byte) {
 	header(&commonpb.Envelope{Payload: raw})
 	updatedChannel(&commonpb.Envelope{Payload: raw})
 	openBlock(raw)
+	for env := range envelopesIn(raw) {
+		splitEnvelope(env)
+	}
 	configIn(raw)
 }
 

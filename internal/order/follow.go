@@ -178,6 +178,7 @@ func (c *Chain) takePulled(p *pulledBlock) error {
 		return nil
 	}
 	c.settle(h)
+	c.arrivedHome(slices.Values(p.block.GetData().GetData()))
 	if len(notes.ConsenterIds) > 0 {
 		c.notes = notes
 	}

@@ -8,11 +8,12 @@
 // Guaranteed: SUCCESS is answered when the envelope is committed by consensus and fsynced on this node, not when it is
 // queued (where Fabric answers): an acknowledged envelope is in the chain after a kill -9 or a power cut at any moment.
 // Any other status means that it is not in the chain, but for SERVICE_UNAVAILABLE while a chain stops or loses its
-// leader, whose text says so. One fsync serves all envelopes that arrived while the last one ran. Memory is bounded: when
+// leader, whose text says so: then it may be sent again, anywhere, since peers let a transaction count once. One fsync serves all envelopes that arrived while the last one ran. Memory is bounded: when
 // too much is waiting, the next envelope is refused with SERVICE_UNAVAILABLE at once.
 //
 // In a cluster any node takes envelopes: it forwards them to the leader, and waits with them for a new one while there is
-// none. Which node a client talks to makes no difference to what SUCCESS means.
+// none. Which node a client talks to makes no difference to what SUCCESS means, also while an orderer of Fabric leads,
+// which answers nothing: then the envelope has been seen in a block.
 //
 // Left out: migration between consensus types, and the gRPC and HTTP servers themselves.
 //

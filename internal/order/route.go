@@ -1,8 +1,10 @@
 package order
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -146,6 +148,7 @@ func (c *Chain) forward(lead uint64, s *submission) {
 	}
 	c.mu.Lock()
 	c.away[s] = lead
+	c.expected[string(s.env.Signature)] = append(c.expected[string(s.env.Signature)], s)
 	c.mu.Unlock()
 	c.link.Forward(lead, s.env, s.sequence, func(r *ordererpb.SubmitResponse, err error) {
 		switch {
@@ -161,11 +164,50 @@ func (c *Chain) forward(lead uint64, s *submission) {
 	})
 }
 
+// forgetAway is called with mu held.
+func (c *Chain) forgetAway(s *submission) {
+	if _, ok := c.away[s]; !ok {
+		return
+	}
+	delete(c.away, s)
+	key := string(s.env.Signature)
+	left := slices.DeleteFunc(c.expected[key], func(other *submission) bool { return other == s })
+	if c.expected[key] = left; len(left) == 0 {
+		delete(c.expected, key)
+	}
+}
+
+// arrivedHome answers forwarded envelopes that a block of the chain has: their leader's answer may be lost with its connection,
+// and an orderer of Fabric gives none.
+func (c *Chain) arrivedHome(envelopes iter.Seq[[]byte]) {
+	c.mu.Lock()
+	waiting := len(c.expected)
+	c.mu.Unlock()
+	if waiting == 0 {
+		return
+	}
+	var found []*submission
+	for raw := range envelopes {
+		payload, signature, ok := splitEnvelope(raw)
+		if !ok {
+			continue
+		}
+		c.mu.Lock()
+		for _, s := range c.expected[string(signature)] {
+			if bytes.Equal(s.env.Payload, payload) {
+				found = append(found, s)
+			}
+		}
+		c.mu.Unlock()
+	}
+	c.answer(nil, found...)
+}
+
 // comeBack takes an envelope back that no leader took, unless it has waited too long already.
 func (c *Chain) comeBack(s *submission) {
 	c.mu.Lock()
 	_, ok := c.away[s]
-	delete(c.away, s)
+	c.forgetAway(s)
 	ok = ok && !s.answered && !c.stopped
 	if ok {
 		c.returned = append(c.returned, s)
