@@ -278,6 +278,7 @@ func TestHostileBlocks(t *testing.T) {
 			if got := strings.Join(names(n.run(test.txs(n)...)), " "); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
+			n.derive()
 		})
 	}
 }

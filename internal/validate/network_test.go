@@ -8,17 +8,21 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/envelope"
 	"github.com/hansa-ledger/hansa/internal/identity"
+	"github.com/hansa-ledger/hansa/internal/ledger"
 	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/validate"
@@ -43,6 +47,8 @@ type network struct {
 	orderer    *identity.Signer
 	nextNumber uint64
 	tip        []byte
+	disk       vfs.FS
+	ledger     *ledger.Ledger // the same as state, but for what is set without a transaction
 }
 
 const channelID = "hostile"
@@ -55,7 +61,7 @@ func newNetwork(t testing.TB) *network {
 // newNetworkAt makes the network at a channel capability level; orderers tells who its consenters are.
 func newNetworkAt(t testing.TB, level string, orderers func(n *network) *commonpb.Orderers) *network {
 	t.Helper()
-	n := &network{t: t, validator: validate.New(validate.Config{}), verifier: identity.NewVerifier(identity.Config{}), state: newMemory(), nextNumber: 1, tip: []byte("tip")}
+	n := &network{t: t, validator: validate.New(validate.Config{}), verifier: identity.NewVerifier(identity.Config{}), state: newMemory(), nextNumber: 1, tip: []byte("tip"), disk: vfs.NewMem()}
 	var oneMSP, twoMSP, ordererMSP *msppb.MSPConfig
 	n.one, oneMSP = newMember(t, "OneMSP")
 	n.two, twoMSP = newMember(t, "TwoMSP")
@@ -329,9 +335,92 @@ func (n *network) run(data ...[]byte) []byte {
 	if string(r.Codes) != string(again.Codes) || string(r.Updates.CommitBytes()) != string(again.Updates.CommitBytes()) {
 		n.t.Fatalf("two runs differ: %v and %v", names(r.Codes), names(again.Codes))
 	}
+	n.store(b, r)
 	n.state.commit(r)
 	n.nextNumber, n.tip = n.nextNumber+1, block.HeaderHash(b.Header)
 	return r.Codes
+}
+
+// store commits a decided block to a real ledger, which must take whatever is in it.
+func (n *network) store(b *commonpb.Block, r *validate.Result) {
+	n.t.Helper()
+	if n.ledger == nil {
+		l, err := ledger.Open(ledger.Config{Dir: "ledger", ChannelID: channelID, FS: n.disk})
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		n.t.Cleanup(func() { l.Close() })
+		n.ledger = l
+		genesis := block.New(0, nil, [][]byte{{0xff}})
+		block.SetFilter(genesis, []byte{byte(peerpb.TxValidationCode_INVALID_OTHER_REASON)})
+		if err := l.Commit(&ledger.Commit{Block: block.Parse(genesis)}); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	stored := proto.CloneOf(b)
+	block.SetFilter(stored, r.Codes)
+	block.SetCommitHash(stored, rwset.CommitHash(r.Codes, r.Updates.CommitBytes(), n.ledger.LastCommitHash()))
+	if err := n.ledger.Commit(&ledger.Commit{Block: block.Parse(stored), Updates: r.Updates, Sets: r.Sets}); err != nil {
+		n.t.Fatalf("the ledger does not take block %d: %v", b.Header.Number, err)
+	}
+}
+
+// derive opens the ledger once more from its block log alone and checks that it holds the same keys.
+func (n *network) derive() {
+	n.t.Helper()
+	before := n.keys()
+	if err := n.ledger.Close(); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := n.disk.RemoveAll("ledger/derived"); err != nil {
+		n.t.Fatal(err)
+	}
+	l, err := ledger.Open(ledger.Config{Dir: "ledger", ChannelID: channelID, FS: n.disk})
+	if err != nil {
+		n.t.Fatalf("the ledger cannot be made again: %v", err)
+	}
+	n.t.Cleanup(func() { l.Close() })
+	n.ledger = l
+	if after := n.keys(); after != before {
+		n.t.Errorf("made again from its blocks the ledger holds\n%s\nand held\n%s", after, before)
+	}
+}
+
+// keys lists what the ledger holds.
+func (n *network) keys() string {
+	n.t.Helper()
+	s := n.ledger.NewSnapshot()
+	defer s.Close()
+	var out strings.Builder
+	fmt.Fprintf(&out, "height %d, commit hash %x\n", s.Height(), n.ledger.LastCommitHash())
+	for _, hashed := range []bool{false, true} {
+		places, err := s.Places(hashed)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		for _, p := range places {
+			open := func() (ledger.Iterator, error) { return s.Range(p.Namespace, "", "") }
+			if hashed {
+				open = func() (ledger.Iterator, error) { return s.HashRange(p.Namespace, p.Collection) }
+			}
+			it, err := open()
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			for {
+				key, v, ok, err := it.Next()
+				if err != nil {
+					n.t.Fatal(err)
+				}
+				if !ok {
+					break
+				}
+				fmt.Fprintf(&out, "%v %q %q %x %v\n", p, key, v.Value, v.Metadata, v.Version)
+			}
+			it.Close()
+		}
+	}
+	return out.String()
 }
 
 func (n *network) decide(b *commonpb.Block) *validate.Result {
