@@ -44,8 +44,8 @@ func (s *Site) change(ctx context.Context, verb string, n *Node, told func(line 
 	admin := s.carriers()[0].org.User("Admin")
 	command := exec.CommandContext(ctx, s.cfg.Binary, append(args, "--tls-cert", admin.TLSCert(), "--tls-key", admin.TLSKey())...)
 	command.WaitDelay = time.Second
-	var said bytes.Buffer
-	command.Stderr = &said
+	var said, failed bytes.Buffer
+	command.Stderr = &failed
 	out, err := command.StdoutPipe()
 	if err != nil {
 		return err
@@ -60,9 +60,9 @@ func (s *Site) change(ctx context.Context, verb string, n *Node, told func(line 
 		}
 	}
 	err = command.Wait()
-	s.cfg.Log.Info("hansa orderer "+verb, "node", n.Name, "said", said.String(), "error", err)
+	s.cfg.Log.Info("hansa orderer "+verb, "node", n.Name, "said", said.String(), "failed", failed.String(), "error", err)
 	if err != nil {
-		return fmt.Errorf("hansa orderer %s %s: %w: %s", verb, n.Name, err, bytes.TrimSpace(said.Bytes()))
+		return fmt.Errorf("hansa orderer %s %s: %w: %s", verb, n.Name, err, bytes.TrimSpace(failed.Bytes()))
 	}
 	return nil
 }
