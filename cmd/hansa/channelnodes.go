@@ -178,12 +178,12 @@ func (f *channelFlags) local(s *channelSession, own []*identity.Signer) error {
 	return nil
 }
 
-// nodes are those that tell configurations. Orderers know the newest first; who names a peer trusts it more.
+// nodes are those that tell configurations: orderers know the newest first, but who names a peer trusts it more.
 func (s *channelSession) nodes() []reconfigure.Node {
 	if s.ownPeer {
-		return slices.Concat(s.peers, s.orderers)
+		return s.peers
 	}
-	return slices.Concat(s.orderers, s.peers)
+	return s.orderers
 }
 
 // reader is who asks a node.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,9 +39,13 @@ const (
 	maxMessage = 100 << 20 // as large as Fabric's blocks may be
 	// attemptTimeout bounds one attempt at one node.
 	attemptTimeout = 10 * time.Second
+	// stragglers is how long nodes are waited for that tell configurations after the first one has.
+	stragglers = 500 * time.Millisecond
 	// retryPause lies between attempts while no orderer takes the update.
 	retryPause = 200 * time.Millisecond
 )
+
+var errNoNode = errors.New("no node is named that could be asked")
 
 // ErrStale says that the channel's configuration has changed since the update was made.
 var ErrStale = errors.New("the channel's configuration has changed meanwhile")
@@ -165,15 +170,57 @@ func (c *connection) configAt(ctx context.Context, at *ordererpb.SeekPosition) (
 	return c.block(ctx, numbered(number))
 }
 
-// Fetch gets the newest configuration of a channel from the first node that has it.
+// Fetch gets the newest configuration of a channel. All nodes are asked at once, as
+// one that has just started may be behind; the newest answer counts, and who does
+// not answer is waited for no longer than stragglers after the first who does.
 func Fetch(ctx context.Context, nodes []Node, as envelope.Signer, channelID string) (*Config, error) {
-	return ask(nodes, as, channelID, func(c *connection) (*Config, error) {
-		b, err := c.configAt(ctx, newest())
-		if err != nil {
-			return nil, err
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	type answer struct {
+		config *Config
+		err    error
+	}
+	answers := make(chan answer, len(nodes))
+	for _, n := range nodes {
+		asking.Go(func() {
+			config, err := ask([]Node{n}, as, channelID, func(c *connection) (*Config, error) {
+				b, err := c.configAt(ctx, newest())
+				if err != nil {
+					return nil, err
+				}
+				return fromBlock(b, channelID)
+			})
+			answers <- answer{config, err}
+		})
+	}
+	var best *Config
+	var failed error
+	var enough <-chan time.Time
+	for range nodes {
+		select {
+		case a := <-answers:
+			switch {
+			case a.err != nil:
+				failed = errors.Join(failed, a.err)
+			case best == nil || a.config.Sequence() > best.Sequence():
+				best = a.config
+			}
+			if best != nil && enough == nil {
+				enough = time.After(stragglers)
+			}
+		case <-enough:
+			return best, nil
 		}
-		return fromBlock(b, channelID)
-	})
+	}
+	if best == nil && failed == nil {
+		failed = errNoNode
+	}
+	if best == nil {
+		return nil, failed
+	}
+	return best, nil
 }
 
 // FetchSequence gets an earlier configuration of a channel, by its sequence.
@@ -214,7 +261,7 @@ func fromBlock(b *commonpb.Block, channelID string) (*Config, error) {
 func ask[T any](nodes []Node, as envelope.Signer, channelID string, call func(*connection) (T, error)) (T, error) {
 	var none T
 	if len(nodes) == 0 {
-		return none, errors.New("no node is named that could be asked")
+		return none, errNoNode
 	}
 	var failed error
 	for _, n := range nodes {
@@ -341,6 +388,9 @@ func (c *Config) settle(ctx context.Context, nodes []Node, as envelope.Signer, r
 			return now, nil
 		}
 		if _, err := now.Status(r); errors.Is(err, ErrStale) && now.Sequence() == c.Sequence()+1 {
+			if refused := (*Refused)(nil); errors.As(failed, &refused) {
+				failed = refused // one orderer's words are enough
+			}
 			return nil, fmt.Errorf("%w (%w)", err, failed)
 		}
 		now, err = FetchSequence(ctx, nodes, as, c.ID(), now.Sequence()-1)

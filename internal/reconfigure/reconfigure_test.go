@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/hansa-ledger/hansa/internal/block"
 	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/identity/identitytest"
@@ -125,30 +124,7 @@ func (n *network) edited(t testing.TB, change func(root *commonpb.ConfigGroup)) 
 // apply has an orderer's rules decide on a request, and gives the configuration after it.
 func (n *network) apply(t testing.TB, r *reconfigure.Request) *reconfigure.Config {
 	t.Helper()
-	raw, err := r.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := &commonpb.Envelope{}
-	if err := proto.Unmarshal(raw, env); err != nil {
-		t.Fatal(err)
-	}
-	next, err := n.Bundle().ProposeUpdate(env)
-	if err != nil {
-		t.Fatal(err)
-	}
-	marshal := func(m proto.Message) []byte {
-		raw, err := proto.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return raw
-	}
-	payload := &commonpb.Payload{
-		Header: &commonpb.Header{ChannelHeader: marshal(&commonpb.ChannelHeader{Type: int32(commonpb.HeaderType_CONFIG), ChannelId: n.ID()})},
-		Data:   marshal(next),
-	}
-	c, err := reconfigure.FromBlock(block.New(7, nil, [][]byte{marshal(&commonpb.Envelope{Payload: marshal(payload)})}))
+	c, err := reconfigure.FromBlock(n.ordered(t, 7, envelopeOf(t, r)))
 	if err != nil {
 		t.Fatal(err)
 	}
