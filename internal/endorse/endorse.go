@@ -110,6 +110,7 @@ type Distributor interface {
 const (
 	DefaultMaxConcurrent    = 2500
 	DefaultMaxProposalBytes = 100 << 20
+	DefaultTimeWindow       = 15 * time.Minute // Fabric's
 )
 
 // Config says what endorsement works with. Signer, LocalMSP, Verifier, Channel, Contracts, Programs and PrivateStore
@@ -133,7 +134,9 @@ type Config struct {
 	MaxConcurrent int
 	// MaxProposalBytes bounds a proposal. 0 means DefaultMaxProposalBytes.
 	MaxProposalBytes int
-	// Now is the clock for the expiry of certificates. nil means time.Now.
+	// TimeWindow is how far the timestamp of a proposal may be from the clock. 0 means DefaultTimeWindow.
+	TimeWindow time.Duration
+	// Now is the clock for that and for the expiry of certificates. nil means time.Now.
 	Now func() time.Time
 	// Log gets one line for each proposal that is refused, at level debug. nil means none.
 	Log *slog.Logger
@@ -164,6 +167,9 @@ func New(cfg Config) (*Endorser, error) {
 	}
 	if cfg.MaxProposalBytes == 0 {
 		cfg.MaxProposalBytes = DefaultMaxProposalBytes
+	}
+	if cfg.TimeWindow == 0 {
+		cfg.TimeWindow = DefaultTimeWindow
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -203,7 +209,7 @@ func (e *Endorser) ProcessProposal(ctx context.Context, signed *peerpb.SignedPro
 	if n := len(signed.GetProposalBytes()); n > e.cfg.MaxProposalBytes {
 		return nil, status.Errorf(codes.ResourceExhausted, "proposal has %d bytes, more than the limit of %d: keep large data off the ledger", n, e.cfg.MaxProposalBytes)
 	}
-	p, err := unpack(signed)
+	p, err := unpack(signed, e.timely)
 	if err != nil {
 		e.metrics.invalid.Inc()
 		e.cfg.Log.DebugContext(ctx, "proposal refused", "error", err)

@@ -3,6 +3,7 @@ package endorse
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -33,8 +34,8 @@ func decode(raw []byte, m proto.Message, name string) error {
 	return nil
 }
 
-// unpack decodes every layer of a proposal.
-func unpack(signed *peerpb.SignedProposal) (*proposal, error) {
+// unpack decodes every layer of a proposal. timely decides on its channel header before the rest is looked into.
+func unpack(signed *peerpb.SignedProposal, timely func(*commonpb.ChannelHeader) error) (*proposal, error) {
 	p := &proposal{signed: signed, channel: &commonpb.ChannelHeader{}, signature: &commonpb.SignatureHeader{}}
 	raw, header := &peerpb.Proposal{}, &commonpb.Header{}
 	if err := decode(signed.GetProposalBytes(), raw, "Proposal"); err != nil {
@@ -44,6 +45,9 @@ func unpack(signed *peerpb.SignedProposal) (*proposal, error) {
 		return nil, err
 	}
 	if err := decode(header.ChannelHeader, p.channel, "ChannelHeader"); err != nil {
+		return nil, err
+	}
+	if err := timely(p.channel); err != nil {
 		return nil, err
 	}
 	if err := decode(header.SignatureHeader, p.signature, "SignatureHeader"); err != nil {
@@ -80,6 +84,16 @@ func unpack(signed *peerpb.SignedProposal) (*proposal, error) {
 	p.input, p.transient = spec.ChaincodeSpec.Input, payload.TransientMap
 	p.hash = envelope.ProposalHash(header.ChannelHeader, header.SignatureHeader, public)
 	return p, nil
+}
+
+// timely refuses a proposal that was made at quite another time than now: one that somebody kept to send it later.
+func (e *Endorser) timely(h *commonpb.ChannelHeader) error {
+	made, now := h.GetTimestamp().AsTime(), e.cfg.Now().UTC()
+	if now.Sub(made).Abs() > e.cfg.TimeWindow {
+		return fmt.Errorf("request unauthorized due to incorrect timestamp %s, peer time %s, peer.authentication.timewindow %s",
+			made.Format(time.RFC3339), now.Format(time.RFC3339), e.cfg.TimeWindow)
+	}
+	return nil
 }
 
 // errRebuilding has Fabric's words.

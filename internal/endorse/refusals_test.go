@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/hansa-ledger/hansa/internal/endorse"
 	"github.com/hansa-ledger/hansa/internal/envelope"
@@ -210,7 +211,9 @@ func TestBadProposals(t *testing.T) {
 		want   string // a prefix
 		answer bool   // a response only, no error
 	}{
-		{"nothing", &peerpb.SignedProposal{}, "ChaincodeHeaderExtension.ChaincodeId is nil", false},
+		{"nothing", &peerpb.SignedProposal{}, "request unauthorized due to incorrect timestamp 1970-01-01T00:00:00Z, peer time ", false},
+		{"old", made(p.client, func(x *parts) { x.channel.Timestamp = timestamppb.New(time.Now().Add(-16 * time.Minute)) }), "request unauthorized due to incorrect timestamp ", false},
+		{"of the future", made(p.client, func(x *parts) { x.channel.Timestamp = timestamppb.New(time.Now().Add(16 * time.Minute)) }), "request unauthorized due to incorrect timestamp ", false},
 		{"garbage", &peerpb.SignedProposal{ProposalBytes: []byte("garbage")}, "error unmarshalling Proposal: ", false},
 		{"extension garbage", made(p.client, func(x *parts) { x.channel.Extension = []byte{1} }), "error unmarshalling ChaincodeHeaderExtension: ", false},
 		{"no contract", made(p.client, func(x *parts) { x.extension.ChaincodeId = nil }), "ChaincodeHeaderExtension.ChaincodeId is nil", false},

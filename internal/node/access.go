@@ -23,33 +23,40 @@ type access struct {
 	mspID   string
 }
 
+// localWords are what Fabric says of callers who may not use what is the peer's own.
+type localWords struct{ unknown, noRole string }
+
+var (
+	proposalWords = localWords{"Failed deserializing proposal creator", "Failed verifying that proposal's creator satisfies local MSP principal"}
+	requestWords  = localWords{"failed deserializing signed data identity", "failed verifying that the signed data identity satisfies local MSP principal"}
+)
+
 // Check decides on a signed proposal; its signature is verified.
 func (a *access) Check(channelID, resource string, signed *peerpb.SignedProposal) error {
 	creator, err := creatorOf(signed)
 	if err != nil {
 		return err
 	}
-	return a.CheckSigned(channelID, resource, signed.GetProposalBytes(), creator, signed.GetSignature())
+	return a.check(channelID, resource, policy.SignedData{Data: signed.GetProposalBytes(), Identity: creator, Signature: signed.GetSignature()}, proposalWords)
 }
 
 // CheckSigned decides on signed bytes; the signature is verified.
 func (a *access) CheckSigned(channelID, resource string, data, creator, signature []byte) error {
-	set := []policy.SignedData{{Data: data, Identity: creator, Signature: signature}}
+	return a.check(channelID, resource, policy.SignedData{Data: data, Identity: creator, Signature: signature}, requestWords)
+}
+
+func (a *access) check(channelID, resource string, signed policy.SignedData, words localWords) error {
 	if role, ok := channel.LocalACL(resource); ok {
-		ids := policy.ValidIdentities(set, a.local)
-		if len(ids) == 0 {
-			return fmt.Errorf("Failed deserializing proposal creator during channelless check policy with policy [%s]: [the identity is not a valid one of %s, or its signature is wrong]", role, a.mspID) //nolint:staticcheck // Fabric's words
-		}
-		return a.checkLocal(role, ids[0])
+		return a.checkLocal(role, signed, words)
 	}
 	p, path, err := a.policyFor(channelID, resource)
 	if err != nil {
 		return err
 	}
-	if err := p.EvaluateSigned(set); err != nil {
+	if err := p.EvaluateSigned([]policy.SignedData{signed}); err != nil {
 		return denied(channelID, path, err)
 	}
-	return denied(channelID, path, a.unexpired(channelID, creator))
+	return denied(channelID, path, a.unexpired(channelID, signed.Identity))
 }
 
 // unexpired refuses who asks for something now with a certificate that has
@@ -76,11 +83,7 @@ func (a *access) unexpired(channelID string, creator []byte) error {
 func (a *access) Discover(channelID string, peers bool, data, creator, signature []byte) error {
 	set := []policy.SignedData{{Data: data, Identity: creator, Signature: signature}}
 	if channelID == "" {
-		ids := policy.ValidIdentities(set, a.local)
-		if len(ids) == 0 {
-			return fmt.Errorf("the identity is not a valid one of %s, or its signature is wrong", a.mspID)
-		}
-		return a.checkLocal(channel.LocalAdmins, ids[0])
+		return a.checkLocal(channel.LocalAdmins, set[0], requestWords)
 	}
 	bundle, ok := a.bundles(channelID)
 	if !ok {
@@ -111,7 +114,7 @@ func (a *access) policyFor(channelID, resource string) (policy.Policy, string, e
 	}
 	path, ok := bundle.ACL(resource)
 	if !ok {
-		return nil, "", fmt.Errorf("unmapped resource %s on channel [%s]", resource, channelID)
+		return nil, "", fmt.Errorf("Unmapped policy for %s", resource) //nolint:staticcheck // Fabric's words
 	}
 	p, ok := bundle.Policy(path)
 	if !ok {
@@ -124,10 +127,15 @@ func denied(channelID, path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("failed evaluating policy on signed data during check policy on channel [%s] with policy [%s]: [%w]", channelID, path, err)
+	return fmt.Errorf("Failed evaluating policy on signed data during check policy on channel [%s] with policy [%s]: [%w]", channelID, path, err) //nolint:staticcheck // Fabric's words
 }
 
-func (a *access) checkLocal(role channel.LocalRole, id *identity.Identity) error {
+// checkLocal lets callers of the peer's own member in who have a role there.
+func (a *access) checkLocal(role channel.LocalRole, signed policy.SignedData, words localWords) error {
+	id, err := a.local.Deserialize(signed.Identity)
+	if err != nil {
+		return fmt.Errorf("%s during channelless check policy with policy [%s]: [%w]", words.unknown, role, err)
+	}
 	wanted := msppb.MSPRole_MEMBER
 	if role == channel.LocalAdmins {
 		wanted = msppb.MSPRole_ADMIN
@@ -137,7 +145,10 @@ func (a *access) checkLocal(role channel.LocalRole, id *identity.Identity) error
 		return err
 	}
 	if err := id.Satisfies(&msppb.MSPPrincipal{PrincipalClassification: msppb.MSPPrincipal_ROLE, Principal: principal}); err != nil {
-		return fmt.Errorf("Failed verifying that proposal's creator satisfies local MSP principal during channelless check policy with policy [%s]: [%w]", role, err) //nolint:staticcheck // Fabric's words
+		return fmt.Errorf("%s during channelless check policy with policy [%s]: [%w]", words.noRole, role, err)
+	}
+	if len(policy.ValidIdentities([]policy.SignedData{signed}, a.local)) == 0 {
+		return errors.New("The signature is invalid") //nolint:staticcheck // Fabric's words
 	}
 	return nil
 }

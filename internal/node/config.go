@@ -45,6 +45,7 @@ type PeerConfig struct {
 	Chaincode   ChaincodeConfig   `yaml:"chaincode"`
 	Gateway     GatewayConfig     `yaml:"gateway"`
 	PrivateData PrivateDataConfig `yaml:"privateData"`
+	TimeWindow  time.Duration     `yaml:"timeWindow"`
 	Limits      PeerLimits        `yaml:"limits"`
 	Log         LogConfig         `yaml:"log"`
 }
@@ -308,6 +309,9 @@ func (c *PeerConfig) complete() error {
 	}
 	if d := &c.PrivateData; d.ImplicitRequired < 0 || d.ImplicitMaximum < 0 || d.PushTimeout < 0 || d.PullTimeout < 0 || d.ReconcileInterval < 0 || d.EraseAfter < 0 {
 		return errors.New("peer configuration: privateData has a negative value")
+	}
+	if c.TimeWindow < 0 {
+		return errors.New("peer configuration: timeWindow is negative")
 	}
 	if c.Gateway.EndorsementTimeout < 0 || c.Gateway.BroadcastTimeout < 0 {
 		return errors.New("peer configuration: gateway has a negative value")

@@ -59,6 +59,7 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 		Address: publicAddress(s),
 		TLS: fabricTLS(s, tlsKeys{enabled: "peer.tls.enabled", cert: "peer.tls.cert.file", key: "peer.tls.key.file",
 			clientAuth: "peer.tls.clientAuthRequired", clientRoots: "peer.tls.clientRootCAs.files"}),
+		TimeWindow: s.Duration("peer.authentication.timewindow"),
 		Operations: operationsPort(s, "operations.listenAddress", "operations.tls.enabled"),
 		Chaincode: ChaincodeConfig{
 			ExecuteTimeout:   s.Duration("chaincode.executetimeout"),

@@ -162,6 +162,7 @@ func (p *peer) newEndorser() (*endorse.Endorser, error) {
 		PrivateStore:  p.channels,
 		Distributor:   p.courier,
 		MaxConcurrent: p.config.Limits.Endorser,
+		TimeWindow:    p.config.TimeWindow,
 		Log:           p.log,
 		System: []endorse.System{
 			lifecycle.New(lifecycle.Config{LocalMSP: p.localMSP, Channel: p.bundle, Packages: p.packages, Catalog: p.catalog,
@@ -187,7 +188,7 @@ func (p *peer) serve(ctx context.Context, group *errgroup.Group, t *tls.Config, 
 	if err != nil {
 		return err
 	}
-	delivery := deliver.NewServer(deliver.Config{MutualTLS: c.TLS.RequireClientCert, Log: p.log,
+	delivery := deliver.NewServer(deliver.Config{TimeWindow: c.TimeWindow, MutualTLS: c.TLS.RequireClientCert, Log: p.log,
 		Channel: func(id string) (deliver.Channel, bool) { return lookup[deliver.Channel](p.channels, id) }})
 	calls, streams := newLimit("gateway", c.Limits.Gateway), newLimit("deliver", c.Limits.Deliver)
 	server := newGRPCServer(t, p.log,

@@ -84,12 +84,12 @@ func (c *Contract) Invoke(_ context.Context, call *simulation.Call) *peerpb.Resp
 	if !ok {
 		return failure("Invalid chain ID, %s", channelID)
 	}
+	if err := c.config.Access.Check(channelID, name+"/"+function, call.Proposal); err != nil {
+		return failure("access denied for [%s][%s]: [%s]", function, channelID, err)
+	}
 	query, ok := queries[function]
 	if !ok {
 		return failure("Requested function %s not found.", function)
-	}
-	if err := c.config.Access.Check(channelID, name+"/"+function, call.Proposal); err != nil {
-		return failure("access denied for [%s][%s]: [%s]", function, channelID, err)
 	}
 	var argument []byte
 	if len(args) > 2 {
