@@ -172,11 +172,11 @@ func buildHansa(t *testing.T, s settings, dir string) string {
 	binary := filepath.Join(dir, "hansa")
 	began := time.Now()
 	if s.distort {
-		cache, err := os.UserCacheDir()
+		cache, err := distort.Cache()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := distort.Build(t.Context(), filepath.Join(cache, "hansa-distort"), "github.com/hansa-ledger/hansa/cmd/hansa", binary); err != nil {
+		if err := distort.Build(t.Context(), cache, "github.com/hansa-ledger/hansa/cmd/hansa", binary); err != nil {
 			t.Fatal(err)
 		}
 	} else {

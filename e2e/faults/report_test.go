@@ -22,7 +22,9 @@ type report struct {
 	Refused      int                  `json:"refused_changes"`
 	Calls        int                  `json:"calls"`
 	Acknowledged int                  `json:"acknowledged"`
-	Unknown      int                  `json:"unknown"`
+	Conflicts    int                  `json:"conflicts"`   // ordered, and invalid as something they had read had changed
+	NotOrdered   int                  `json:"not_ordered"` // failed before they were sent to an orderer, for example for want of a peer or the contract
+	Unknown      int                  `json:"unknown"`     // the client gave up waiting
 	Lost         int                  `json:"lost"`
 	Doubled      int                  `json:"doubled"`
 	Reordered    int                  `json:"reordered"`
@@ -78,6 +80,10 @@ func (r *report) add(rounds *rounds, done []nemesis.Done, impaired nemesis.Impai
 			r.Acknowledged++
 		case op.Outcome == check.Unknown:
 			r.Unknown++
+		case op.Ordered:
+			r.Conflicts++
+		default:
+			r.NotOrdered++
 		}
 	}
 	r.Lost, r.Doubled, r.Reordered, r.Wrong = r.Lost+len(f.Lost), r.Doubled+len(f.Doubled), r.Reordered+len(f.Reordered), r.Wrong+len(f.Wrong)
@@ -131,20 +137,24 @@ func (r *report) line() string {
 // table is Markdown for docs/reliability.md.
 func (r *report) table() string {
 	var text strings.Builder
-	text.WriteString("| fault | number | of these with a majority unharmed | until the next commit, p50 | p99 |\n|---|---|---|---|---|\n")
+	text.WriteString("\n| fault | number | with a majority unharmed | until the next commit: p50 | p99 | longest |\n|---|---|---|---|---|---|\n")
 	total := 0
 	row := func(name nemesis.Kind, number int) {
 		p := r.Failover[name]
 		if p.Count == 0 {
-			fmt.Fprintf(&text, "| %s | %d | 0 | | |\n", name, number)
+			fmt.Fprintf(&text, "| %s | %d | 0 | | | |\n", name, number)
 			return
 		}
-		fmt.Fprintf(&text, "| %s | %d | %d | %d ms | %d ms |\n", name, number, p.Count, p.P50, p.P99)
+		fmt.Fprintf(&text, "| %s | %d | %d | %d ms | %d ms | %d ms |\n", name, number, p.Count, p.P50, p.P99, p.Max)
 	}
 	for _, kind := range slices.Sorted(maps.Keys(r.Faults)) {
 		row(kind, r.Faults[kind])
 		total += r.Faults[kind]
 	}
 	row(all, total)
+	text.WriteString("\n| rounds | calls | committed | conflicts | not ordered | unknown | lost | doubled | reordered | diverged | recovery p50 | p99 | longest |\n" +
+		"|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(&text, "| %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d ms | %d ms | %d ms |\n\n", r.Rounds, r.Calls, r.Acknowledged, r.Conflicts, r.NotOrdered, r.Unknown,
+		r.Lost, r.Doubled, r.Reordered+r.Wrong, r.Diverged, r.AfterHeal.P50, r.AfterHeal.P99, r.AfterHeal.Max)
 	return text.String()
 }

@@ -85,6 +85,12 @@ type patch struct {
 	count    int
 }
 
+// Cache is a good folder for Build, the same at every call.
+func Cache() (string, error) {
+	dir, err := os.UserCacheDir()
+	return filepath.Join(dir, "hansa-distort"), err
+}
+
 // Build compiles a package of the module in whose folder it is called, and everything that it imports, to a static program. dir takes
 // the changed sources; use the same one again and again, as compilation is cached by content only if the names are the same.
 func Build(ctx context.Context, dir, pkg, output string) error {
