@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"maps"
 	"mime/multipart"
 	"net"
 	"net/http"
@@ -68,6 +69,8 @@ type world struct {
 	plan *provision.Network
 	bin  string // links named as Fabric's programs
 	cfg  string
+	// peerEnv is what peers get beside what every Fabric peer is given.
+	peerEnv map[string]string
 }
 
 func must(t *testing.T, err error) {
@@ -175,7 +178,7 @@ func (w *world) peerEnvironment(data string) map[string]string {
 	m := w.plan.Members[0]
 	p := m.Peers[0]
 	dir := w.folder("peerOrganizations/" + m.Domain + "/peers/*")
-	return map[string]string{
+	environ := map[string]string{
 		"CORE_PEER_ID": "peer0", "CORE_PEER_ADDRESS": p.Address(), "CORE_PEER_LISTENADDRESS": p.Address(),
 		"CORE_PEER_CHAINCODELISTENADDRESS": at(p.Chaincode), "CORE_PEER_CHAINCODEADDRESS": at(p.Chaincode),
 		"CORE_PEER_GOSSIP_BOOTSTRAP": p.Address(), "CORE_PEER_GOSSIP_EXTERNALENDPOINT": p.Address(),
@@ -185,6 +188,8 @@ func (w *world) peerEnvironment(data string) map[string]string {
 		"CORE_PEER_LIMITS_CONCURRENCY_ENDORSERSERVICE": "5000", "CORE_OPERATIONS_LISTENADDRESS": at(p.Operations),
 		"CORE_LEDGER_SNAPSHOTS_ROOTDIR": filepath.Join(data, "snapshots"), "CORE_VM_ENDPOINT": "", "CORE_PEER_FUTURE": "bright",
 	}
+	maps.Copy(environ, w.peerEnv)
+	return environ
 }
 
 // peerNode runs a command of `peer node` on the data of the peer; it has to fail with a text, or to succeed if that is empty.
@@ -312,7 +317,8 @@ func TestRefusals(t *testing.T) {
 		{"orderer: there is no orderer.yaml", empty, []string{"orderer", "start"}},
 		{"peer: peer.tls.enabled", w.cfg, []string{"peer", "node", "start"}},
 		{"orderer: General.TLS.Enabled", w.cfg, []string{"orderer"}},
-		{`peer: unknown command "channel"`, w.cfg, []string{"peer", "channel", "list"}},
+		{`peer: there is no command "channel" here: it is one of Fabric's own peer; have that in PATH`, w.cfg, []string{"peer", "channel", "list"}},
+		{`peer: unknown command "colour"`, w.cfg, []string{"peer", "colour"}},
 	} {
 		command := exec.Command(filepath.Join(w.bin, c.command[0]), c.command[1:]...)
 		command.Env = append(os.Environ(), "FABRIC_CFG_PATH="+c.cfg)
@@ -326,5 +332,31 @@ func TestRefusals(t *testing.T) {
 		if err != nil || !strings.HasPrefix(string(output), name+":\n Version: ") {
 			t.Errorf("%s version: %v %s", name, err, output)
 		}
+	}
+}
+
+// Commands that are Fabric's go to the next program of that name, with all that they were given.
+func TestHandOver(t *testing.T) {
+	w := install(t, network.New(t))
+	stock := t.TempDir()
+	script := "#!/bin/sh\necho \"stock: $* in $FABRIC_CFG_PATH\"\n"
+	must(t, os.WriteFile(filepath.Join(stock, "peer"), []byte(script), 0o700))
+	path := strings.Join([]string{w.bin, filepath.Join(w.bin, "nothing"), stock, os.Getenv("PATH")}, string(os.PathListSeparator))
+	for command, want := range map[string]string{
+		"channel list": "stock: channel list in " + w.cfg, "lifecycle chaincode package a.tar.gz --lang node": "stock: lifecycle chaincode package a.tar.gz --lang node in " + w.cfg,
+		"chaincode query -C a -n b -c {}": "stock: chaincode query", "version": "peer:\n Version: ",
+	} {
+		c := exec.Command(filepath.Join(w.bin, "peer"), strings.Fields(command)...)
+		c.Env = append(os.Environ(), "FABRIC_CFG_PATH="+w.cfg, "PATH="+path)
+		if output, err := c.CombinedOutput(); err != nil || !strings.HasPrefix(string(output), want) {
+			t.Errorf("%s: %v %s", command, err, output)
+		}
+	}
+	// A script that calls us back must not go round for ever.
+	must(t, os.WriteFile(filepath.Join(stock, "peer"), []byte("#!/bin/sh\nexec "+filepath.Join(w.bin, "peer")+" \"$@\"\n"), 0o700))
+	c := exec.Command(filepath.Join(w.bin, "peer"), "channel", "list")
+	c.Env = append(os.Environ(), "PATH="+path)
+	if output, err := c.CombinedOutput(); err == nil || !strings.Contains(string(output), `there is no command "channel" here`) {
+		t.Errorf("%v %s", err, output)
 	}
 }
