@@ -106,6 +106,18 @@ func settingsOf(t *testing.T) settings {
 	return s
 }
 
+// again is how to repeat rounds.
+func (s settings) again(seed uint64, rounds, orderers int) string {
+	text := fmt.Sprintf("FAULTS_SEED=%d FAULTS_ROUNDS=%d FAULTS_ORDERERS=%d", seed, rounds, orderers)
+	if s.distort {
+		text += " FAULTS_DISTORT=1"
+	}
+	if kinds := os.Getenv("FAULTS_KINDS"); kinds != "" {
+		text += fmt.Sprintf(" FAULTS_KINDS=%q", kinds)
+	}
+	return text
+}
+
 // kinds are the faults that can be done.
 func (s settings) kinds() []nemesis.Kind {
 	kinds := []nemesis.Kind{nemesis.Kill, nemesis.Halves, nemesis.Pause, nemesis.OneWay, nemesis.Delay, nemesis.FullDisk, nemesis.Bridge,

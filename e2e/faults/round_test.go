@@ -73,7 +73,7 @@ func harm(t *testing.T, s settings, orderers int, dir, binary string, report *re
 	for i := 0; s.duration > 0 && time.Since(began) < s.duration || s.duration == 0 && i < s.rounds; i++ {
 		seed := s.seed + uint64(i)
 		if err := r.round(i, seed); err != nil {
-			t.Errorf("round %d of %d orderers failed; repeat it with FAULTS_SEED=%d FAULTS_ROUNDS=1 FAULTS_ORDERERS=%d\n%v", i, orderers, seed, orderers, err)
+			t.Errorf("round %d of %d orderers failed; repeat it with %s, or with all that went before with %s\n%v", i, orderers, s.again(seed, 1, orderers), s.again(s.seed, i+1, orderers), err)
 			r.keepEvidence(seed)
 			return
 		}

@@ -103,7 +103,6 @@ type Network struct {
 	hosts []*Host           // guarded by mu
 	links map[[2]int]*link  // guarded by mu
 	byMAC map[[6]byte]*Host // guarded by mu
-	seed  uint64            // of the dice; guarded by mu
 	wg    sync.WaitGroup
 }
 
