@@ -413,3 +413,46 @@ func TestResults(t *testing.T) {
 		}
 	}
 }
+
+// A bookmark comes from a client: whatever it is, a query from it fails or gives results of the query, in order.
+func FuzzBookmark(f *testing.F) {
+	s := open(f)
+	docs := map[string]string{}
+	for i := range 20 {
+		docs["k"+strconv.Itoa(i)] = fmt.Sprintf(`{"a":%d,"b":"x"}`, i%7)
+	}
+	s.put(docs)
+	s.define(definitions...)
+	s.build()
+	const byKey, byIndex = `{"selector":{"b":"x"}}`, `{"selector":{"a":{"$gt":2}},"sort":["a"]}`
+	for _, query := range []string{byKey, byIndex} {
+		_, mark, err := s.page(query, "", 3)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(query == byIndex, mark)
+	}
+	for _, mark := range []string{"nil", "AQ", "AQAA", "AQH_____", "\x00", "AQP_____Dw"} {
+		f.Add(true, mark)
+	}
+	f.Fuzz(func(t *testing.T, indexed bool, mark string) {
+		query := byKey
+		if indexed {
+			query = byIndex
+		}
+		here := *s
+		here.t = t
+		all, _, err := here.page(query, "", 100)
+		must(t, err)
+		got, _, err := here.page(query, mark, 100)
+		if err != nil {
+			if text := err.Error(); !strings.Contains(text, "invalid_bookmark") && !strings.Contains(text, "no_usable_index") {
+				t.Fatal(err)
+			}
+			return
+		}
+		if len(got) > len(all) || !slices.Equal(got, all[len(all)-len(got):]) {
+			t.Fatalf("from %q: %q of %q", mark, got, all)
+		}
+	})
+}
