@@ -299,6 +299,7 @@ func TestChanges(t *testing.T) {
 	b.update("~ capabilities.application: V2_0 → V2_5", "application: V2_0", "application: V2_5")
 
 	// With an editor; and one that changes nothing.
+	t.Setenv("TMPDIR", t.TempDir())
 	editor := func(command string) string {
 		t.Helper()
 		t.Setenv("VISUAL", "")

@@ -138,25 +138,36 @@ func nameOf(node *yaml.Node) string {
 }
 
 func compareLines(old, next []line) (all []Difference) {
-	find := func(in []line, l line) int {
-		return slices.IndexFunc(in, func(o line) bool {
-			return o.path == l.path && o.element == l.element && (!l.element || o.text == l.text)
-		})
-	}
+	was, is := byKey(old), byKey(next)
 	for _, l := range old {
-		if i := find(next, l); i < 0 {
+		if after, stays := is[l.key()]; !stays {
 			all = append(all, Difference{Path: l.path, Before: l.text})
-		} else if next[i].text != l.text {
-			all = append(all, Difference{l.path, l.text, next[i].text})
+		} else if after.text != l.text {
+			all = append(all, Difference{l.path, l.text, after.text})
 		}
 	}
 	for _, l := range next {
-		if find(old, l) < 0 {
+		if _, known := was[l.key()]; !known {
 			all = append(all, Difference{Path: l.path, After: l.text})
 		}
 	}
 	// What belongs together stands together.
 	slices.SortStableFunc(all, func(a, b Difference) int { return strings.Compare(a.Path, b.Path) })
+	return all
+}
+
+func (l line) key() line {
+	if !l.element {
+		l.text = ""
+	}
+	return l
+}
+
+func byKey(lines []line) map[line]line {
+	all := make(map[line]line, len(lines))
+	for _, l := range lines {
+		all[l.key()] = l
+	}
 	return all
 }
 

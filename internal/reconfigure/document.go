@@ -131,8 +131,6 @@ type Orderer struct {
 	Identity string `yaml:"identity,omitempty"`
 }
 
-func (o Orderer) address() string { return net.JoinHostPort(o.Host, strconv.Itoa(int(o.Port))) }
-
 // Member is an organization.
 type Member struct {
 	// Name is its name in the configuration.

@@ -400,3 +400,33 @@ func TestSet(t *testing.T) {
 		t.Error("the member is still there")
 	}
 }
+
+// The policy by which peers check blocks follows the consenters of BFT.
+func TestBFTOrderers(t *testing.T) {
+	n := newNetwork(t, "consensus: BFT\ncapabilities: {channel: V3_0}\n")
+	write(t, filepath.Join(n.dir, "new.pem"), n.tls["Carrier"].Issue(t, "o3", nil).PEM)
+	r, err := n.edit(t, "orderers:\n", "orderers:\n  - {member: Carrier, id: 9, host: o9, port: 7050, tlsCert: new.pem, identity: new.pem}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := n.SignWhatIsNeeded(r, n.by("C")...)
+	if err != nil || !status.Met() {
+		t.Fatal(err, status.Needs)
+	}
+	after := n.apply(t, r)
+	if consenters := after.Bundle().Consenters(); len(consenters) != 4 || consenters[0].Id != 9 {
+		t.Errorf("consenters %v", consenters)
+	}
+	env, err := after.Bundle().SignatureEnvelope("/Channel/Orderer/BlockValidation")
+	if err != nil || env.GetRule().GetNOutOf().GetN() != 3 || len(env.Identities) != 4 {
+		t.Errorf("block policy %v, %v", env, err)
+	}
+	for replace, want := range map[string]string{
+		"orderers:\n  - {member: Omega, id: 9, host: o9, port: 7050, tlsCert: new.pem, identity: new.pem}\n": `orderers[0].member: no member "Omega" runs orderers`,
+		"orderers:\n  - {host: o9, port: 7050, tlsCert: new.pem}\n":                                          "BFT names each orderer's signing certificate",
+		"raft: {electionTick: 3}\norderers:\n":                                                               "raft: the channel's consensus is BFT",
+	} {
+		_, err := n.edit(t, "orderers:\n", replace)
+		wantError(t, err, want)
+	}
+}
