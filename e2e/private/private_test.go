@@ -213,8 +213,8 @@ func TestPrivateData(t *testing.T) {
 	b.reads(1, "deals", "parcel", "better late")
 
 	// Readers of the blocks get the private data that they may have.
-	b.must(b.submit(0, "to be delivered", "Put", "deals", "news"))
-	b.reads(1, "deals", "news", "to be delivered")
+	b.must(b.submit(0, "to be delivered", "Put", "discreet", "news"))
+	b.reads(1, "discreet", "news", "to be delivered")
 	if got := b.delivered(1, 1); !strings.Contains(got, "to be delivered") {
 		t.Errorf("a member of the collection is delivered %q", got)
 	}

@@ -92,6 +92,18 @@ func (m *membership) belongs(id *identity.Identity, namespace, collection string
 	return members.EvaluateIdentities([]*identity.Identity{id}) == nil, nil
 }
 
+// reads reports whether an identity may read what a block wrote into a collection.
+func (m *membership) reads(id *identity.Identity, namespace, collection string, block uint64) (bool, error) {
+	config, err := m.collection(namespace, collection, block)
+	if config == nil || err != nil {
+		return false, err
+	}
+	if !config.MemberOnlyRead {
+		return true, nil
+	}
+	return m.belongs(id, namespace, collection, block)
+}
+
 // membersOf lists the members that a collection's policy names. Which of their peers satisfy it, they decide themselves.
 func membersOf(config *peerpb.StaticCollectionConfig) []string {
 	var members []string
@@ -116,8 +128,9 @@ func membersOf(config *peerpb.StaticCollectionConfig) []string {
 	return members
 }
 
-// Readable gives the private write sets of a block that the signer of a request may see: those of collections whose member
-// policy, as it was when the block was written, the signer satisfies; by transaction number.
+// Readable gives the private write sets of a block that the signer of a request may see, by transaction number: those of
+// collections that, as they were when the block was written, do not restrict reading to members (memberOnlyRead), and of the others
+// those whose member policy the signer satisfies. Contracts let readers in by the same rule.
 func (c *Courier) Readable(_ context.Context, ch Channel, number uint64, reader policy.SignedData) (map[uint64]*rwsetpb.TxPvtReadWriteSet, error) {
 	sets, err := ch.Ledger().LivePrivateData(number)
 	if err != nil {
@@ -137,7 +150,7 @@ func (c *Courier) Readable(_ context.Context, ch Channel, number uint64, reader 
 		for _, ns := range tx.Set.NsPvtRwset {
 			part := &rwsetpb.NsPvtReadWriteSet{Namespace: ns.Namespace}
 			for _, collection := range ns.CollectionPvtRwset {
-				ok, err := m.belongs(ids[0], ns.Namespace, collection.CollectionName, number)
+				ok, err := m.reads(ids[0], ns.Namespace, collection.CollectionName, number)
 				if err != nil {
 					return nil, err
 				}

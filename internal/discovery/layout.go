@@ -274,6 +274,18 @@ func (p *Planner) Members(interest *peerpb.ChaincodeInterest, rules Rules, bundl
 	if layouts, err = need.Members(); err != nil {
 		return nil, err
 	}
+	// A policy may name members that the channel does not have, a key's own above all.
+	layouts = slices.DeleteFunc(layouts, func(l Layout) bool {
+		for msp := range l {
+			if _, ok := bundle.MSPs().MSP(msp); !ok {
+				return true
+			}
+		}
+		return false
+	})
+	if len(layouts) == 0 {
+		return nil, fmt.Errorf("%w: no peer combination can satisfy the endorsement policy", ErrNoLayout)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.bundle == bundle && p.definition == definitions {

@@ -130,12 +130,15 @@ func TestPlannerRemembers(t *testing.T) {
 	ask(w, 2, 3)
 	ask(w, 2, 3)
 	for i := range 3000 { // many kinds of transactions do not fill the memory
-		key := fmt.Sprintf("AND('AlphaMSP.peer','Org%dMSP.peer')", i)
+		key := fmt.Sprintf("OR('AlphaMSP.peer','Org%dMSP.peer')", i)
 		if _, err := p.Members(interest(t, "or", key), r, w.bundle, 2); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ask(w, 2, 3004)
+	if _, err := p.Members(interest(t, "or", "AND('AlphaMSP.peer','NobodyMSP.peer')"), r, w.bundle, 2); !errors.Is(err, discovery.ErrNoLayout) {
+		t.Error(err)
+	}
 	if _, err := p.Members(interest(t, "clients"), r, w.bundle, 2); !errors.Is(err, discovery.ErrNoLayout) {
 		t.Error(err)
 	}
