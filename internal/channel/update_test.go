@@ -523,9 +523,13 @@ func FuzzProposeUpdate(f *testing.F) {
 		update.ChannelId = "trade"
 		n := *n
 		n.t = t
+		preview, _, failed := n.Preview(update, time.Now())
 		next, err := n.ProposeUpdate(n.sign(update, n.admins["Alpha"], n.admins["Beta"], n.admins["Carrier"]))
 		if err != nil {
 			return
+		}
+		if failed != nil || !proto.Equal(preview.Config(), next.Config) {
+			t.Fatalf("previewed otherwise than proposed: %v", failed)
 		}
 		if _, err := n.ValidateConfig(next); err != nil {
 			t.Fatalf("proposed, yet not valid: %v", err)
