@@ -21,7 +21,7 @@ const acls = {
     'peer/Propose': '/Channel/Application/Admins',
     'cscc/GetConfigBlock': '/Channel/Application/Admins',
 };
-const Admins = /with policy \[\/Channel\/Application\/Admins\]/;
+const Admins = /check policy .*\[\/Channel\/Application\/Admins\]/;
 
 // commitStatus is a question for a transaction's fate as an identity signs it.
 async function commitStatus(net, identity, txId) {

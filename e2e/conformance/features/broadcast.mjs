@@ -61,7 +61,7 @@ export default {
     }, {
         name: 'a replayed transaction is taken, and committed once',
         run: async (net) => {
-            const from = await net.height('org1');
+            const from = await net.height('org1') - 1;
             const { envelope: e, txId } = await endorsed(net);
             assert.deepEqual((await send(net, e, e, e)).map(({ status }) => status), ['SUCCESS', 'SUCCESS', 'SUCCESS']);
             await eventually(async () => (await verdicts(net, txId, from)).length === 3);

@@ -164,7 +164,8 @@ export default {
             for (const name of ['../../evil', '/evil', 'META-INF/../../evil']) {
                 refused(await install(net, 'org1', packageWith(code(name))), 500, /tar contains the absolute or escaping path/);
             }
-            refused(await install(net, 'org1', packageWith(relink(code('link')))), 500, /invalid file type '50' contained in archive for file 'link'/);
+            refused(await install(net, 'org1', packageWith(relink(archive({ link: '', 'connection.json': '{"address":"127.0.0.1:1"}' })))), 500,
+                /invalid file type '50' contained in archive for file 'link'/);
         },
     }, {
         name: 'installing the same package twice',

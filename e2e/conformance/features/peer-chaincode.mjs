@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { newID, refused, rejects, succeeded, text } from '../lib/expect.mjs';
 import { records } from '../lib/records.mjs';
 import { fetch, invoke, query, submit } from '../lib/tools.mjs';
-import { common, make, peer, propose, sha256, transaction, unary } from '../lib/wire.mjs';
+import { common, make, peer, propose, sha256, timestamp, transaction, unary } from '../lib/wire.mjs';
 
 const contract = 'records';
 
@@ -132,7 +132,17 @@ export default {
         run: async (net) => {
             const signed = make(peer.SignedProposal, { proposalBytes: Buffer.from([0xff, 0xff]), signature: Buffer.from('x') });
             await rejects(unary(net.stub('endorser', 'org1'), 'processProposal', signed), { code: 'UNKNOWN', message: /error unmarshalling Proposal/ });
-            await rejects(unary(net.stub('endorser', 'org1'), 'processProposal', new peer.SignedProposal()), { code: 'UNKNOWN', message: /proposal|header/i });
+            await rejects(unary(net.stub('endorser', 'org1'), 'processProposal', new peer.SignedProposal()), { code: 'UNKNOWN', message: /incorrect timestamp 1970-01-01T00:00:00Z/ });
+        },
+    }, {
+        name: 'a proposal of another time than now',
+        misuse: true,
+        run: async (net) => {
+            for (const minutes of [-16, 16]) {
+                await rejects(net.process('org1', { contract, args: ['Get', 'x'], timestamp: timestamp(new Date(Date.now() + 60_000 * minutes)) }),
+                    { code: 'UNKNOWN', message: /request unauthorized due to incorrect timestamp .*, peer time .*, peer.authentication.timewindow 15m0s/ });
+            }
+            succeeded(await net.process('org1', { contract, args: ['Get', 'x'], timestamp: timestamp(new Date(Date.now() - 60_000 * 10)) }));
         },
     }, {
         name: 'a proposal whose transaction is committed already',

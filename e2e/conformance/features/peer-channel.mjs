@@ -164,7 +164,7 @@ export default {
         misuse: true,
         run: async (net) => {
             refused(await qscc(net, 'org1', 'GetChainInfo', 'elsewhere'), 500, /Invalid chain ID, elsewhere/);
-            refused(await qscc(net, 'org1', 'NoSuchFunction', net.channel, 'x'), 500, /Requested function NoSuchFunction not found./);
+            refused(await qscc(net, 'org1', 'NoSuchFunction', net.channel, 'x'), 500, /access denied for \[NoSuchFunction\]\[business\]: \[Unmapped policy for qscc\/NoSuchFunction\]/);
             refused(await qscc(net, 'org1', 'GetBlockByNumber', net.channel), 500, /missing 3rd argument for GetBlockByNumber/);
             refused(await qscc(net, 'org1', 'GetChainInfo'), 500, /Incorrect number of arguments, 1/);
             refused(await cscc(net, 'org1', 'NoSuchFunction', 'x'), 500, /Requested function NoSuchFunction not found./);

@@ -2,14 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { succeeded } from './expect.mjs';
-import { blockOf, bytes, common, make, peer, statusOf, transaction } from './wire.mjs';
+import { blockOf, bytes, statusOf, transaction } from './wire.mjs';
 
 // query is `peer chaincode query` and every other command that only asks: the payload of an answer with status 200. options as of
 // net.process.
 export const query = async (net, member, options) => succeeded(await net.process(member, options));
-
-// local asks a system contract without a channel, as the member's administrator.
-export const local = (net, member, contract, ...args) => net.process(member, { user: 'Admin', contract, args, channel: '' });
 
 // invoke is `peer chaincode invoke --waitForEvent`: the members' peers endorse the same, the orderer takes it, and the first peer tells
 // how it went: { txId, code, payload }. A refusal is an error. options as of net.endorse.
@@ -51,5 +48,3 @@ export async function fetch(net, member, options) {
 export function sameBytes(a, b, message) {
     assert.ok(Buffer.from(bytes(a)).equals(bytes(b)), message ?? 'the bytes differ');
 }
-
-export { common, make, peer };

@@ -27,11 +27,6 @@ class RecordsContract extends Contract {
         await ctx.stub.deleteState(key);
     }
 
-    // Copy reads a key and writes another, so that it depends on both.
-    async Copy(ctx, from, to) {
-        await ctx.stub.putState(to, await ctx.stub.getState(from));
-    }
-
     async Fail(ctx, message) {
         throw new Error(message);
     }
@@ -52,10 +47,6 @@ class RecordsContract extends Contract {
         const { clientIdentity, stub } = ctx;
         return JSON.stringify({ mspId: clientIdentity.getMSPID(), id: clientIdentity.getID(), txId: stub.getTxID(), channel: stub.getChannelID(),
             email: clientIdentity.getAttributeValue('email') });
-    }
-
-    async Event(ctx, name, payload) {
-        ctx.stub.setEvent(name, Buffer.from(payload));
     }
 
     // Private data.
@@ -152,10 +143,6 @@ class RecordsContract extends Contract {
 
     async GetEndorsers(ctx, key) {
         return members(await ctx.stub.getStateValidationParameter(key));
-    }
-
-    async SetRawEndorsers(ctx, key, policy) {
-        await ctx.stub.setStateValidationParameter(key, Buffer.from(policy, 'hex'));
     }
 
     async ClearEndorsers(ctx, key) {
