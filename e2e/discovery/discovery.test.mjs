@@ -37,6 +37,17 @@ test('the channel is found', async () => {
     assert.equal(channel.getCommitters().length, 1);
 });
 
+// As Fabric's peers state it: the sequence of the definition stands for the version.
+test('peers state what they run', async () => {
+    const { peers_by_org: organizations } = await (await connect()).discoveryService.getDiscoveryResults(true);
+    for (const name of ['Org1MSP', 'Org2MSP', 'Org3MSP']) {
+        const [peer] = organizations[name].peers;
+        assert.ok(peer.ledgerHeight.toNumber() > 10, `height ${peer.ledgerHeight}`);
+        const runs = peer.chaincodes.map((c) => `${c.name} ${c.version}`).sort();
+        assert.deepEqual(runs, ['_lifecycle 1', 'all 1', 'others 1', 'two 2']);
+    }
+});
+
 // Nobody names endorsers: the plan comes from the peer.
 for (const contract of ['all', 'two', 'others']) {
     test(`transactions of contract ${contract} have the endorsements that its policy wants`, async () => {

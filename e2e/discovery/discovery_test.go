@@ -23,6 +23,7 @@ func TestStockClientDiscovers(t *testing.T) {
 	install(ctx, t)
 	n.Deploy("asset", "all", "--policy", "AND('Org1MSP.peer','Org2MSP.peer','Org3MSP.peer')")
 	n.Deploy("asset", "two", "--policy", "OutOf(2,'Org1MSP.peer','Org2MSP.peer','Org3MSP.peer')")
+	n.Deploy("asset", "two", "--policy", "OutOf(2,'Org1MSP.peer','Org2MSP.peer','Org3MSP.peer')") // an upgrade
 	n.Deploy("asset", "others", "--policy", "AND('Org2MSP.peer','Org3MSP.member')")
 
 	plan := n.Plan()

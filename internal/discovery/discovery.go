@@ -45,6 +45,7 @@ type Channel interface {
 
 // Contract is a contract that is defined on a channel.
 type Contract struct {
+	// Version tells definitions apart: the sequence number, as in Fabric.
 	Version string
 	// Runs says that this peer can run it: its member approved it and the package is installed.
 	Runs bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -50,7 +51,9 @@ func (ch *peerChannel) contractList() (*contractList, error) {
 	d.contracts, d.listed = map[string]*lifecycle.Contract{}, map[string]discovery.Contract{}
 	for _, c := range all {
 		d.contracts[c.Name] = c
-		d.listed[c.Name] = discovery.Contract{Version: c.Endorsement.GetVersion(), Runs: c.Approved && c.PackageID != ""}
+		// As Fabric's peers, which take for able who states the same: the definition's sequence for its version, since
+		// the version need not change with it.
+		d.listed[c.Name] = discovery.Contract{Version: strconv.FormatInt(c.Sequence, 10), Runs: c.Approved && c.PackageID != ""}
 	}
 	ch.known.Store(d)
 	return d, nil
