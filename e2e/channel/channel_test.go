@@ -259,7 +259,7 @@ func TestOrganizationJoinsAndLeaves(t *testing.T) {
 	text = string(raw)
 	from, to := strings.Index(text, "  - name: org9"), strings.Index(text, "  - name: orderer")
 	b.must(os.WriteFile(b.file, []byte(text[:from]+text[to:]), 0o600))
-	b.said(b.Hansa("channel", "update", "-f", b.file), "- members.org9.mspId: Org9MSP", "is in force")
+	b.said(b.Hansa("channel", "update", "-f", b.file), "- members.org9: Org9MSP", "is in force")
 	if out, err := b.runAs(j, "config"); err == nil {
 		t.Errorf("who left reads the configuration:\n%s", out)
 	}

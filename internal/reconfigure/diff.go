@@ -71,7 +71,40 @@ func differences(id string, from, to *commonpb.ConfigGroup) ([]Difference, error
 	if err != nil {
 		return nil, err
 	}
-	return append(compareLines(old, next), unshown(from, to, before, after)...), nil
+	all := append(compareLines(old, next), unshown(from, to, before, after)...)
+	return leavers(all, before, after), nil
+}
+
+// leavers tells in one line of each member that leaves.
+func leavers(all []Difference, before, after *Document) []Difference {
+	for _, m := range before.Members {
+		key := m.key()
+		if slices.ContainsFunc(after.Members, func(o Member) bool { return o.key() == key }) {
+			continue
+		}
+		of := func(d Difference) bool {
+			// The member of the longest name that fits: names may have dots.
+			longest := ""
+			for _, o := range before.Members {
+				if strings.HasPrefix(d.Path, "members."+o.key()+".") && len(o.key()) > len(longest) {
+					longest = o.key()
+				}
+			}
+			return longest == key && d.After == ""
+		}
+		at := slices.IndexFunc(all, of)
+		all = slices.DeleteFunc(all, of)
+		all = slices.Insert(all, max(at, 0), Difference{Path: "members." + key, Before: m.MSPID})
+	}
+	return all
+}
+
+// key tells the members of a document apart.
+func (m Member) key() string {
+	if m.OrderingOnly {
+		return m.Name + "(orderers)"
+	}
+	return m.Name
 }
 
 // line is one text of a document with the path to it. An element of a list of

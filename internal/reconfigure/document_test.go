@@ -399,6 +399,17 @@ func TestSet(t *testing.T) {
 	} else if strings.Contains(shown(t, &c), "Gamma") {
 		t.Error("the member is still there")
 	}
+	r, err := c.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := n.Status(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if differences, err := n.Differences(status); err != nil || len(differences) != 1 || differences[0].String() != "- members.Gamma: GammaMSP" {
+		t.Errorf("differences %v, %v", differences, err)
+	}
 }
 
 // The policy by which peers check blocks follows the consenters of BFT.
