@@ -93,6 +93,9 @@ func (a Admin) Join(ctx context.Context, configBlock []byte) error {
 // unreachable is the state of an orderer that says nothing about itself.
 const unreachable = "cannot be reached"
 
+// unheard is the state of one that runs and that the leader does not hear from: for a moment, if it has just started.
+const unheard = "runs, but the leader does not hear from it"
+
 // look finds out how the consenters are. Who takes part is what the leader says, if any orderer that is asked by its admin
 // port leads; otherwise who answers. An orderer that says itself that it does not take part is believed: the leader hears
 // from one for an election timeout after its end.
@@ -131,7 +134,7 @@ func (o *Operator) look(ctx context.Context, addresses []string) (Service, bool)
 		case m.Live:
 			m.State = "takes part"
 		case m.State == "answers":
-			m.State = "runs, but the leader does not hear from it"
+			m.State = unheard
 		}
 	}
 	return s, true

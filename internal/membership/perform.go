@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -58,11 +59,13 @@ func Address(c *etcdraftpb.Consenter) string {
 }
 
 // Service finds out who the consenters are and how. If a majority answers and nobody leads, it waits a moment for the
-// election.
+// election, and for a consenter that has just started to be heard of by the leader.
 func (o *Operator) Service(ctx context.Context) (Service, error) {
 	for end := time.Now().Add(5 * time.Second); ; {
 		s, led, err := o.now(ctx)
+		starting := slices.ContainsFunc(s, func(m Member) bool { return m.State == unheard })
 		switch {
+		case err == nil && led && starting && time.Now().Before(end):
 		case err != nil || led || s.Live() < Quorum(len(s)) || !o.tellsLeader(s):
 			return s, err
 		case time.Now().After(end):
