@@ -259,6 +259,40 @@ func TestRejections(t *testing.T) {
 	}
 }
 
+// Where anybody may write a message has to be signed all the same: peers of Fabric stop at a block with one that is not.
+func TestUnsigned(t *testing.T) {
+	n := newNetwork(t)
+	payload, header, config := &commonpb.Payload{}, &commonpb.Envelope{}, &commonpb.ConfigEnvelope{}
+	for _, err := range []error{proto.Unmarshal(n.genesis.Data.Data[0], header), proto.Unmarshal(header.Payload, payload), proto.Unmarshal(payload.Data, config)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	encode := func(m proto.Message) []byte {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	config.Config.ChannelGroup.Policies["Writers"].Policy = &commonpb.Policy{Type: int32(commonpb.Policy_SIGNATURE),
+		Value: encode(&commonpb.SignaturePolicyEnvelope{Rule: &commonpb.SignaturePolicy{Type: &commonpb.SignaturePolicy_NOutOf_{NOutOf: &commonpb.SignaturePolicy_NOutOf{}}}})}
+	payload.Data = encode(config)
+	header.Payload = encode(payload)
+	n.genesis.Data.Data[0] = encode(header)
+	n.genesis.Header.DataHash = block.DataHash(n.genesis.Data.Data)
+	o := n.startJoined(t)
+	unsigned := message(t, n.user, channelID, "x")
+	unsigned.Signature = nil
+	if r := o.broadcast(t, unsigned); r.Status != commonpb.Status_BAD_REQUEST || !strings.Contains(r.Info, "not signed") {
+		t.Errorf("%v %q", r.Status, r.Info)
+	}
+	stranger := identitytest.NewOrg(t, "AlphaMSP").Signer(t, "client")
+	if r := o.broadcast(t, message(t, stranger, channelID, "x")); r.Status != commonpb.Status_SUCCESS {
+		t.Errorf("a signed message where anybody may write: %v %q", r.Status, r.Info)
+	}
+}
+
 // update makes a signed config update that changes the config as edit says.
 func (o *orderer) update(t testing.TB, admin *identity.Signer, edit func(*commonpb.Config)) *commonpb.Envelope {
 	t.Helper()

@@ -75,7 +75,7 @@ func (r *rules) normal(env *commonpb.Envelope, payload *commonpb.Payload, now ti
 	return r.filter(env, payload, now)
 }
 
-// filter is what holds for every envelope: not empty, not too large, by a signer who may write and has not expired.
+// filter is what holds for every envelope: not empty, not too large, signed, by a signer who may write and has not expired.
 func (r *rules) filter(env *commonpb.Envelope, payload *commonpb.Payload, now time.Time) *Rejection {
 	if len(env.Payload) == 0 {
 		return reject(commonpb.Status_BAD_REQUEST, "Message was empty")
@@ -91,8 +91,14 @@ func (r *rules) filter(env *commonpb.Envelope, payload *commonpb.Payload, now ti
 	if id, err := r.bundle.MSPs().Deserialize(signature.Creator); err == nil && !r.ignoreExpired && !now.Before(id.ExpiresAt()) {
 		return reject(commonpb.Status_BAD_REQUEST, "broadcast client identity expired")
 	}
-	return authorize(r.bundle, writers, maintenanceWriters,
-		policy.SignedData{Data: env.Payload, Identity: signature.Creator, Signature: env.Signature})
+	if rejection := authorize(r.bundle, writers, maintenanceWriters,
+		policy.SignedData{Data: env.Payload, Identity: signature.Creator, Signature: env.Signature}); rejection != nil {
+		return rejection
+	}
+	if len(env.Signature) == 0 { // a policy that asks for nobody's
+		return reject(commonpb.Status_BAD_REQUEST, "message is not signed: peers of Fabric would stop at its block")
+	}
+	return nil
 }
 
 // authorize asks a policy, or in maintenance the stricter one that leaves only the orderers' own members in.
