@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -31,6 +32,8 @@ type report struct {
 	Wrong        int                  `json:"wrong"`
 	Diverged     int                  `json:"diverged"`
 	Exits        int                  `json:"exits"` // processes that ended by themselves, as their disk was full
+	// Errors counts what clients were told, without the numbers in it.
+	Errors map[string]int `json:"errors"`
 	// AfterHeal is from the end of a round's last fault to the first commit of a transaction that was sent after it.
 	AfterHeal percentiles `json:"recovery_after_heal_ms"`
 	// Failover is from the beginning of a fault to the first commit of a transaction that was sent after it, in rounds in which a majority of orderers,
@@ -49,8 +52,11 @@ type percentiles struct {
 }
 
 func newReport() *report {
-	return &report{Faults: map[nemesis.Kind]int{}, Failover: map[nemesis.Kind]percentiles{}, failover: map[nemesis.Kind][]time.Duration{}}
+	return &report{Errors: map[string]int{}, Faults: map[nemesis.Kind]int{}, Failover: map[nemesis.Kind]percentiles{}, failover: map[nemesis.Kind][]time.Duration{}}
 }
+
+// numbers and what looks like them: transaction ids, addresses.
+var numbers = regexp.MustCompile(`[0-9a-f]{16,}|[0-9]+(\.[0-9]+)*`)
 
 // all is the entry of the sum over all kinds.
 const all nemesis.Kind = "all"
@@ -74,6 +80,9 @@ func (r *report) add(rounds *rounds, done []nemesis.Done, impaired nemesis.Impai
 		r.afterHeal = append(r.afterHeal, first-healed)
 	}
 	for _, op := range ops {
+		if op.Error != "" {
+			r.Errors[numbers.ReplaceAllString(op.Error, "#")]++
+		}
 		r.Calls++
 		switch {
 		case op.Outcome == check.Committed:
