@@ -26,17 +26,16 @@ import (
 var nodeBuilder = map[string]string{
 	"detect": `grep -q '"type":"node"' "$2/metadata.json"`,
 	"build": `test ! -e "$1/broken"
-cp -r "$1/src/." "$3"
-ln -s "$NODE_PACKAGES" "$3/node_modules"`,
+cp -r "$1/src/." "$3"`,
 	"release": `mkdir -p "$2/statedb"`,
 	"run": `cd "$1"
 file="$2/chaincode.json"
 value() { node -p 'JSON.parse(fs.readFileSync(process.argv[1]))[process.argv[2]]' "$file" "$1"; }
-export CORE_CHAINCODE_ID_NAME="$(value chaincode_id)" CORE_PEER_LOCALMSPID="$(value mspid)" CORE_PEER_TLS_ENABLED=true
+export NODE_PATH="$NODE_PACKAGES" CORE_CHAINCODE_ID_NAME="$(value chaincode_id)" CORE_PEER_LOCALMSPID="$(value mspid)" CORE_PEER_TLS_ENABLED=true
 value client_cert | base64 > "$2/cert"; value client_key | base64 > "$2/key"; value root_cert > "$2/root"
 export CORE_TLS_CLIENT_CERT_PATH="$2/cert" CORE_TLS_CLIENT_KEY_PATH="$2/key" CORE_PEER_TLS_ROOTCERT_FILE="$2/root"
 echo "running as $CORE_CHAINCODE_ID_NAME for $CORE_PEER_LOCALMSPID"
-node node_modules/.bin/fabric-chaincode-node start --peer.address "$(value peer_address)" & echo $! > "$TMPDIR/contract.pid"
+node "$NODE_PACKAGES/.bin/fabric-chaincode-node" start --peer.address "$(value peer_address)" & echo $! > "$TMPDIR/contract.pid"
 wait $!`,
 }
 
@@ -92,13 +91,19 @@ type member struct {
 func (w *world) begin(ctx context.Context, ordererData, peerData string) *member {
 	w.t.Helper()
 	w.startOrderer(ordererData)
-	m := w.member(w.startPeer(peerData))
+	return w.join(ctx, w.startPeer(peerData))
+}
+
+// join joins the orderer and the peer, which run, to the channel.
+func (w *world) join(ctx context.Context, stop func()) *member {
+	w.t.Helper()
+	m := w.member(stop)
 	raw, err := os.ReadFile(w.plan.Genesis())
 	must(w.t, err)
 	w.joinOrderer(raw)
 	genesis := &commonpb.Block{}
 	must(w.t, proto.Unmarshal(raw, genesis))
-	must(w.t, m.JoinChannel(ctx, genesis))
+	w.Await("the peer's join", func() error { return m.JoinChannel(ctx, genesis) })
 	return m
 }
 

@@ -5,6 +5,7 @@ package dropin_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -71,6 +72,7 @@ type world struct {
 	cfg  string
 	// peerEnv is what peers get beside what every Fabric peer is given.
 	peerEnv map[string]string
+	health  string // the path that tells that a node serves; empty: that of our nodes
 }
 
 func must(t *testing.T, err error) {
@@ -139,7 +141,7 @@ func (w *world) start(log string, operations int, environ map[string]string, com
 		}
 	})
 	w.Await(log, func() error {
-		response, err := http.Get("http://" + at(operations) + "/readyz")
+		response, err := http.Get("http://" + at(operations) + cmp.Or(w.health, "/readyz"))
 		if err != nil {
 			return err
 		}
