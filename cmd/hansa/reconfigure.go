@@ -102,6 +102,7 @@ them submits it with hansa channel submit.`,
 	f := c.Flags()
 	f.StringVarP(&u.file, "file", "f", "", "the edited `file`, - for the standard input (default: open an editor)")
 	f.StringArrayVar(&u.set, "set", nil, "`PATH=VALUE` in the configuration, such as batch.maxMessages=100; an empty value removes; may be repeated")
+	f.BoolVar(&u.rebase, "rebase", false, "if the file is an edit of an older configuration, make its changes in the newest, unless others have changed the same")
 	f.BoolVar(&u.dryRun, "dry-run", false, "show what would change and who must sign, and do nothing")
 	f.StringVar(&u.request, "request", "", "do not submit: write the update, with the signatures at hand, to this `file` for other members to sign")
 	f.BoolVar(&u.yes, "yes", false, "do not ask before submitting")
@@ -113,6 +114,7 @@ them submits it with hansa channel submit.`,
 type update struct {
 	file    string
 	set     []string
+	rebase  bool
 	dryRun  bool
 	request string
 	submission
@@ -130,7 +132,7 @@ func (u *update) run(ctx context.Context, cmd *cobra.Command, s *channelSession)
 	if u.file == "" && len(u.set) == 0 {
 		kept, err = edit(ctx, cmd, config)
 	} else if u.file != "" {
-		err = u.read(cmd, config)
+		err = u.read(ctx, cmd, s, config)
 	}
 	for _, assignment := range u.set {
 		if err == nil {
@@ -197,19 +199,28 @@ func (u *update) decide(ctx context.Context, cmd *cobra.Command, s *channelSessi
 }
 
 // read takes the edited file.
-func (u *update) read(cmd *cobra.Command, config *reconfigure.Config) error {
+func (u *update) read(ctx context.Context, cmd *cobra.Command, s *channelSession, config *reconfigure.Config) error {
+	var raw []byte
+	var err error
+	dir := "."
 	if u.file == "-" {
-		raw, err := io.ReadAll(cmd.InOrStdin())
-		if err != nil {
-			return err
-		}
-		return config.EditYAML(raw, ".")
+		raw, err = io.ReadAll(cmd.InOrStdin())
+	} else {
+		dir = filepath.Dir(u.file)
+		raw, err = os.ReadFile(u.file)
 	}
-	raw, err := os.ReadFile(u.file)
 	if err != nil {
 		return err
 	}
-	if err := config.EditYAML(raw, filepath.Dir(u.file)); err != nil {
+	if d, failed := reconfigure.ParseDocument(raw); u.rebase && failed == nil && d.Configuration != nil && *d.Configuration < config.Sequence() {
+		var older *reconfigure.Config
+		if older, err = s.earlier(ctx, *d.Configuration); err == nil {
+			err = config.Rebase(raw, dir, older)
+		}
+	} else {
+		err = config.EditYAML(raw, dir)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", u.file, err)
 	}
 	return nil
@@ -466,7 +477,7 @@ func (s *channelSession) explainStale(ctx context.Context, config *reconfigure.C
 	for _, d := range differences {
 		fmt.Fprintf(&b, "\n  %s", d)
 	}
-	return fmt.Errorf("%w\nsince then others have changed:%s\nnothing was submitted; edit the newest configuration (hansa channel config)", stale, b.String())
+	return fmt.Errorf("%w\nsince then others have changed:%s\nnothing was submitted; edit the newest configuration (hansa channel config), or try --rebase", stale, b.String())
 }
 
 // editedSequence reads which configuration a file is an edit of.

@@ -226,7 +226,10 @@ func TestOrganizationJoinsAndLeaves(t *testing.T) {
 		_, err := contract.Submit(ctx, call)
 		return err
 	})
-	b.said(b.Hansa("tx", "evaluate", "asset", "ReadAsset", "a9"), "blue")
+	b.Await("the asset at another member's peer", func() error {
+		_, _, err := b.Run("tx", "evaluate", "asset", "ReadAsset", "a9", "--data", b.Dir)
+		return err
+	})
 
 	// Its administrator, elsewhere, sets its anchor peer; the YAML comes from its own peer.
 	file := filepath.Join(b.Dir, "org9.yaml")
@@ -272,6 +275,14 @@ func (b *bed) write(text string) string {
 	file := filepath.Join(b.Dir, "part.yaml")
 	b.must(os.WriteFile(file, []byte("channel: "+b.plan.Channel+"\n"+text+"\n"), 0o600))
 	return file
+}
+
+// conflict is an edit of the batch that somebody else has changed otherwise meanwhile.
+func (b *bed) conflict() string {
+	b.t.Helper()
+	b.edit("maxMessages: 8", "maxMessages: 9")
+	b.Hansa("channel", "update", "--set", "batch.maxMessages=10")
+	return b.file
 }
 
 func TestChanges(t *testing.T) {
@@ -321,6 +332,9 @@ func TestChanges(t *testing.T) {
 	b.edit("maxMessages: 7", "maxMessages: 8")
 	b.Hansa("channel", "update", "-f", b.write("batch: {timeout: 3s}"))
 	b.refused("since then others have changed:\n  ~ batch.timeout: 1s → 3s", "channel", "update", "-f", b.file)
+	b.said(b.Hansa("channel", "update", "-f", b.file, "--rebase"), "~ batch.maxMessages: 7 → 8", "is in force")
+	b.said(b.Hansa("channel", "config"), "timeout: 3s")
+	b.refused("in the same place: by this edit ~ batch.maxMessages: 8 → 9, by others ~ batch.maxMessages: 8 → 10", "channel", "update", "-f", b.conflict(), "--rebase")
 	// The same at the last moment: both updates were made, and signed, before one of them was submitted.
 	first, second := filepath.Join(b.Dir, "first.request"), filepath.Join(b.Dir, "second.request")
 	b.Hansa("channel", "update", "-f", b.write("batch: {maxMessages: 21}"), "--request", first)

@@ -1,6 +1,7 @@
 package reconfigure_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -439,5 +440,85 @@ func TestBFTOrderers(t *testing.T) {
 	} {
 		_, err := n.edit(t, "orderers:\n", replace)
 		wantError(t, err, want)
+	}
+}
+
+func TestRebase(t *testing.T) {
+	n := newNetwork(t, "acls: {qscc/GetChainInfo: Readers}\n")
+	n.addOrg(t, "Delta")
+	// Meanwhile others have let Gamma go, changed the batch's timeout, and set a policy.
+	c := *n.Config
+	for _, set := range []string{"members.Gamma=", "batch.timeout=9s", "policies.application.Endorsement=ANY Endorsement", "members.Alpha.anchorPeers=[\"theirs:1\"]", "acls.qscc/GetBlockByNumber=Readers"} {
+		if err := c.Set(set, n.dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := c.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := n.SignWhatIsNeeded(r, n.by("ABC")...); err != nil || !status.Met() {
+		t.Fatal(err, status.Needs)
+	}
+	now := n.apply(t, r)
+	const delta = "members:\n  - {name: Delta, mspId: DeltaMSP, mspDir: Delta}\n"
+	for _, test := range []struct {
+		name    string
+		replace []string
+		want    string // the differences or, with an exclamation mark, an error
+	}{
+		{"another place", []string{"maxMessages: 500", "maxMessages: 7"}, "~ batch.maxMessages: 500 → 7"},
+		{"another policy", []string{"LifecycleEndorsement: MAJORITY Endorsement", "LifecycleEndorsement: ANY Endorsement"}, "~ policies.application.LifecycleEndorsement: MAJORITY Endorsement → ANY Endorsement"},
+		{"another member", []string{"members:\n", delta}, "+ members.Delta.mspId: DeltaMSP"},
+		{"the same", []string{"timeout: 2s", "timeout: 9s"}, ""},
+		{"the same place", []string{"timeout: 2s", "timeout: 5s"}, "!in the same place: by this edit ~ batch.timeout: 2s → 5s, by others ~ batch.timeout: 2s → 9s"},
+		{"a list", []string{"anchorPeers: []", "anchorPeers: [\"mine:1\"]"}, "!in the same place: by this edit + members.Alpha.anchorPeers: mine:1, by others + members.Alpha.anchorPeers: theirs:1"},
+		{"access rules", []string{"  qscc/GetChainInfo: Readers", "  qscc/GetChainInfo: Admins"}, "!in the same place"},
+		{"who has left", []string{"name: Gamma\n    mspId: GammaMSP\n    anchorPeers: []", "name: Gamma\n    mspId: GammaMSP\n    anchorPeers: [\"g:1\"]"}, "!in the same place"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			text := shown(t, n.Config)
+			if !strings.Contains(text, test.replace[0]) {
+				t.Fatalf("the YAML has no %q", test.replace[0])
+			}
+			text = strings.Replace(text, test.replace[0], test.replace[1], 1)
+			c := *now
+			if err := c.EditYAML([]byte(text), n.dir); !errors.Is(err, reconfigure.ErrStale) {
+				t.Errorf("an edit of an older configuration: %v", err)
+			}
+			err := c.Rebase([]byte(text), n.dir, n.Config)
+			if want, ok := strings.CutPrefix(test.want, "!"); ok {
+				wantError(t, err, want)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := c.Request()
+			if test.want == "" && err == reconfigure.ErrNoChange {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, err := c.Status(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			differences, err := now.Differences(status)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := false
+			for _, d := range differences {
+				found = found || d.String() == test.want
+				if !strings.HasPrefix(d.Path, "members.Delta") && d.String() != test.want {
+					t.Errorf("it changes %s", d)
+				}
+			}
+			if !found {
+				t.Errorf("differences %v", differences)
+			}
+		})
 	}
 }

@@ -34,7 +34,7 @@ func (c *Config) Set(assignment, dir string) error {
 	} else {
 		value = nil
 	}
-	if err := set(root, path, value); err != nil {
+	if err := setPath(root, path, value); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	raw, err := yaml.Marshal(root)
@@ -44,8 +44,8 @@ func (c *Config) Set(assignment, dir string) error {
 	return c.EditYAML(raw, dir)
 }
 
-// set sets, or with nil removes, what a path leads to.
-func set(node *yaml.Node, path string, value *yaml.Node) error {
+// setPath sets, or with nil removes, what a path leads to.
+func setPath(node *yaml.Node, path string, value *yaml.Node) error {
 	switch node.Kind {
 	case yaml.MappingNode:
 		key, rest, deeper := strings.Cut(path, ".")
@@ -53,7 +53,7 @@ func set(node *yaml.Node, path string, value *yaml.Node) error {
 			switch {
 			case node.Content[i].Value != key:
 			case deeper:
-				return set(node.Content[i+1], rest, value)
+				return setPath(node.Content[i+1], rest, value)
 			case value == nil:
 				node.Content = slices.Delete(node.Content, i, i+2)
 				return nil
@@ -84,7 +84,7 @@ func set(node *yaml.Node, path string, value *yaml.Node) error {
 				return nil
 			}
 			if rest, ok := strings.CutPrefix(path, name+"."); ok {
-				return set(child, rest, value)
+				return setPath(child, rest, value)
 			}
 		}
 		return fmt.Errorf("it is none of %s", strings.Join(names, ", "))
