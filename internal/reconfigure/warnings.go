@@ -54,15 +54,18 @@ func (c *Config) lockedOut(s *Status) (all []string) {
 
 // dead warns of policies that somebody can meet now and nobody afterwards.
 func (c *Config) dead(next *channel.Bundle) (all []string) {
+	before, after := newElectorate(c.base), newElectorate(next)
 	walkPolicies(next.Config().ChannelGroup, "/"+rootKey, func(path string, group *commonpb.ConfigGroup, name string) {
+		end := ""
 		if _, ok := c.base.Policy(path); ok {
 			was, wasName := c.find(path)
-			if !possible(c.base, was, wasName) {
+			if !before.meets(was, wasName) {
 				return
 			}
+			end = " any more"
 		}
-		if !possible(next, group, name) {
-			all = append(all, fmt.Sprintf("nobody could satisfy the policy %s (%s) any more", path, ruleText(group.Policies[name].GetPolicy())))
+		if !after.meets(group, name) {
+			all = append(all, fmt.Sprintf("nobody could satisfy the policy %s (%s)%s", path, ruleText(group.Policies[name].GetPolicy()), end))
 		}
 	})
 	return all
@@ -77,8 +80,23 @@ func walkPolicies(group *commonpb.ConfigGroup, path string, visit func(path stri
 	}
 }
 
-// possible says whether signers can exist who satisfy a policy.
-func possible(b *channel.Bundle, group *commonpb.ConfigGroup, name string) bool {
+// electorate is who there can be in a configuration: the definitions of its MSPs, by MSP id.
+type electorate map[string]*msppb.FabricMSPConfig
+
+func newElectorate(b *channel.Bundle) electorate {
+	all := electorate{}
+	for _, name := range []string{applicationKey, ordererKey} {
+		for _, group := range b.Config().ChannelGroup.GetGroups()[name].GetGroups() {
+			if _, definition, err := mspOf(group); err == nil {
+				all[definition.Name] = definition
+			}
+		}
+	}
+	return all
+}
+
+// meets says whether signers can exist who satisfy a policy of a group.
+func (e electorate) meets(group *commonpb.ConfigGroup, name string) bool {
 	definition := group.GetPolicies()[name].GetPolicy()
 	switch commonpb.Policy_PolicyType(definition.GetType()) {
 	case commonpb.Policy_IMPLICIT_META:
@@ -88,40 +106,40 @@ func possible(b *channel.Bundle, group *commonpb.ConfigGroup, name string) bool 
 		}
 		n := 0
 		for _, sub := range group.Groups {
-			if possible(b, sub, meta.SubPolicy) {
+			if e.meets(sub, meta.SubPolicy) {
 				n++
 			}
 		}
 		return n >= threshold(meta.Rule, len(group.Groups))
 	case commonpb.Policy_SIGNATURE:
 		env := &commonpb.SignaturePolicyEnvelope{}
-		return proto.Unmarshal(definition.Value, env) == nil && possibleRule(b, env, env.Rule)
+		return proto.Unmarshal(definition.Value, env) == nil && e.meetsRule(env, env.Rule)
 	}
 	return false
 }
 
-func possibleRule(b *channel.Bundle, env *commonpb.SignaturePolicyEnvelope, rule *commonpb.SignaturePolicy) bool {
+func (e electorate) meetsRule(env *commonpb.SignaturePolicyEnvelope, rule *commonpb.SignaturePolicy) bool {
 	if gate := rule.GetNOutOf(); gate != nil {
 		n := 0
 		for _, sub := range gate.Rules {
-			if possibleRule(b, env, sub) {
+			if e.meetsRule(env, sub) {
 				n++
 			}
 		}
 		return n >= int(gate.N)
 	}
 	at := int(rule.GetSignedBy())
-	return at < len(env.Identities) && possiblePrincipal(b, env.Identities[at])
+	return at < len(env.Identities) && e.has(env.Identities[at])
 }
 
-// possiblePrincipal says whether somebody can meet a principal. An administrator is
-// one by the member's list of certificates, or by the unit in the certificate.
-func possiblePrincipal(b *channel.Bundle, p *msppb.MSPPrincipal) bool {
+// has says whether somebody can meet a principal. An administrator is one by the
+// member's list of certificates, or by the unit in the certificate.
+func (e electorate) has(p *msppb.MSPPrincipal) bool {
 	w := wantedPrincipal(p)
 	if len(w.members) == 0 {
 		return true // of a kind that nothing can be said of
 	}
-	msp, ok := b.MSPs().MSP(w.members[0])
+	definition, ok := e[w.members[0]]
 	if !ok {
 		return false
 	}
@@ -129,7 +147,6 @@ func possiblePrincipal(b *channel.Bundle, p *msppb.MSPPrincipal) bool {
 	if p.GetPrincipalClassification() != msppb.MSPPrincipal_ROLE || proto.Unmarshal(p.Principal, role) != nil {
 		return true
 	}
-	definition := definitionOf(b, msp.ID())
 	units := definition.GetFabricNodeOus()
 	switch role.Role {
 	case msppb.MSPRole_ADMIN:
@@ -142,18 +159,6 @@ func possiblePrincipal(b *channel.Bundle, p *msppb.MSPPrincipal) bool {
 		return units.GetEnable() && units.GetOrdererOuIdentifier() != nil
 	}
 	return true
-}
-
-// definitionOf finds the definition of an MSP in a configuration.
-func definitionOf(b *channel.Bundle, mspID string) *msppb.FabricMSPConfig {
-	for _, name := range []string{applicationKey, ordererKey} {
-		for _, group := range b.Config().ChannelGroup.GetGroups()[name].GetGroups() {
-			if _, definition, err := mspOf(group); err == nil && definition.Name == mspID {
-				return definition
-			}
-		}
-	}
-	return nil
 }
 
 // lowered warns of capabilities below those that the channel has.
