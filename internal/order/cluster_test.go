@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,7 +60,8 @@ type node struct {
 }
 
 // newOrdering makes a network of founders consenters, and more nodes that are none yet. None of them runs.
-func newOrdering(t testing.TB, founders, more int, batch ...string) *ordering {
+// Edits such as "timeout: 1s" change what the channel's description says.
+func newOrdering(t testing.TB, founders, more int, edits ...string) *ordering {
 	t.Helper()
 	o := &ordering{log: slog.New(slog.DiscardHandler)}
 	if os.Getenv("HANSA_TEST_LOG") != "" {
@@ -74,8 +76,9 @@ members:
   - {name: Alpha, mspId: AlphaMSP, mspDir: alpha}
 orderers:
 `
-	if len(batch) > 0 {
-		text = strings.Replace(text, "timeout: 10s", batch[0], 1)
+	for _, edit := range edits {
+		name, _, _ := strings.Cut(edit, ":")
+		text = regexp.MustCompile(name+`: \w+`).ReplaceAllString(text, edit)
 	}
 	for i := range founders + more {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

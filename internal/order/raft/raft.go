@@ -92,12 +92,16 @@ type Node struct {
 	settled uint64 // the term of the newest committed entry
 	applied uint64
 	doubted bool // see Config.Doubtful; for as long as doubtFile is there
+	refused int  // requests for its vote, for that reason
 	syncs   int
 	waited  time.Duration
 }
 
 // doubtFile stands in the log's folder until a member that started without a log has been brought up to date.
 const doubtFile = "doubted"
+
+// manyRefusals are requests for a vote that do not come while there is a leader.
+const manyRefusals = 20
 
 // storage is what raft reads: etcd's memory storage, with the members kept apart because they change between snapshots.
 type storage struct {
@@ -355,6 +359,10 @@ func (n *Node) Step(m *raftpb.Message) (err error) {
 	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVoteResp, raftpb.MsgPreVoteResp, raftpb.MsgHeartbeatResp, raftpb.MsgSnap:
 	case raftpb.MsgVote, raftpb.MsgPreVote:
 		if !n.mayVote(m) {
+			if n.refused++; n.refused == manyRefusals {
+				n.cfg.Log.Warn("this node does not vote: its consensus log is new, and if it had another one before that was lost, its vote could lose what was committed. It waits for a leader that has all. If there can be none, and only if this node never took part before, stop it, delete the file, and start it again",
+					"file", filepath.Join(n.cfg.Dir, doubtFile))
+			}
 			return nil
 		}
 	case raftpb.MsgTimeoutNow:
