@@ -73,6 +73,7 @@ type world struct {
 	// peerEnv is what peers get beside what every Fabric peer is given.
 	peerEnv map[string]string
 	health  string // the path that tells that a node serves; empty: that of our nodes
+	secure  bool   // the operations ports have TLS
 }
 
 func must(t *testing.T, err error) {
@@ -141,17 +142,27 @@ func (w *world) start(log string, operations int, environ map[string]string, com
 		}
 	})
 	w.Await(log, func() error {
-		response, err := http.Get("http://" + at(operations) + cmp.Or(w.health, "/readyz"))
-		if err != nil {
-			return err
-		}
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s", response.Status)
-		}
-		return nil
+		return w.ask(operations, cmp.Or(w.health, "/readyz"))
 	})
 	return stop
+}
+
+// ask calls a node's operations port; certificates, if any, are shown.
+func (w *world) ask(operations int, path string, certificates ...tls.Certificate) error {
+	scheme := "http://"
+	if w.secure {
+		scheme = "https://"
+	}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: certificates}}}
+	response, err := c.Get(scheme + at(operations) + path)
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s", response.Status)
+	}
+	return nil
 }
 
 func (w *world) startOrderer(data string) (stop func()) {
@@ -361,4 +372,25 @@ func TestHandOver(t *testing.T) {
 	if output, err := c.CombinedOutput(); err == nil || !strings.Contains(string(output), `there is no command "channel" here`) {
 		t.Errorf("%v %s", err, output)
 	}
+}
+
+// The operations port has TLS where Fabric's has, and tells strangers only whether the node works.
+func TestOperationsTLS(t *testing.T) {
+	w := stopped(t, "--members", "1")
+	m := w.plan.Members[0]
+	folder := w.folder("peerOrganizations/" + m.Domain + "/peers/*/tls")
+	w.secure = true
+	w.peerEnv = map[string]string{"CORE_OPERATIONS_TLS_ENABLED": "true", "CORE_OPERATIONS_TLS_CERT_FILE": filepath.Join(folder, "server.crt"),
+		"CORE_OPERATIONS_TLS_KEY_FILE": filepath.Join(folder, "server.key"), "CORE_OPERATIONS_TLS_CLIENTROOTCAS_FILES": "[" + filepath.Join(folder, "ca.crt") + "]"}
+	w.startPeer(filepath.Join(w.Dir, "peer-production"))
+	operations := m.Peers[0].Operations
+	must(t, w.ask(operations, "/healthz"))
+	for _, path := range []string{"/metrics", "/logspec", "/debug/pprof/"} {
+		if err := w.ask(operations, path); err == nil || !strings.Contains(err.Error(), "401") {
+			t.Errorf("%s without a certificate: %v", path, err)
+		}
+	}
+	known, err := tls.LoadX509KeyPair(filepath.Join(folder, "server.crt"), filepath.Join(folder, "server.key"))
+	must(t, err)
+	must(t, w.ask(operations, "/metrics", known))
 }

@@ -131,9 +131,10 @@ type TLSConfig struct {
 	RequireClientCert bool     `yaml:"requireClientCert"`
 }
 
-// OperationsConfig is the port for health checks and metrics.
+// OperationsConfig is the port for health checks and metrics: plain, or with a certificate over TLS.
 type OperationsConfig struct {
-	Listen string `yaml:"listen"`
+	Listen string    `yaml:"listen"`
+	TLS    TLSConfig `yaml:"tls"`
 }
 
 // LogConfig says how much is logged.

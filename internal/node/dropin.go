@@ -60,7 +60,8 @@ func FabricPeer(environ []string) (PeerConfig, []fabricconfig.Notice, error) {
 		TLS: fabricTLS(s, tlsKeys{enabled: "peer.tls.enabled", cert: "peer.tls.cert.file", key: "peer.tls.key.file",
 			clientAuth: "peer.tls.clientAuthRequired", clientRoots: "peer.tls.clientRootCAs.files"}),
 		TimeWindow: s.Duration("peer.authentication.timewindow"),
-		Operations: operationsPort(s, "operations.listenAddress", "operations.tls.enabled"),
+		Operations: operationsPort(s, "operations.listenAddress", tlsKeys{enabled: "operations.tls.enabled", cert: "operations.tls.cert.file",
+			key: "operations.tls.key.file", clientAuth: "operations.tls.clientAuthRequired", clientRoots: "operations.tls.clientRootCAs.files"}),
 		Chaincode: ChaincodeConfig{
 			ExecuteTimeout:   s.Duration("chaincode.executetimeout"),
 			StartTimeout:     s.Duration("chaincode.startuptimeout"),
@@ -131,8 +132,9 @@ func FabricOrderer(environ []string) (OrdererConfig, []fabricconfig.Notice, erro
 		Listen: net.JoinHostPort(cmp.Or(s.String("General.ListenAddress"), "127.0.0.1"), strconv.Itoa(cmp.Or(s.Int("General.ListenPort"), 7050))),
 		TLS: fabricTLS(s, tlsKeys{enabled: "General.TLS.Enabled", cert: "General.TLS.Certificate", key: "General.TLS.PrivateKey",
 			clientAuth: "General.TLS.ClientAuthRequired", clientRoots: "General.TLS.ClientRootCAs"}),
-		Admin:      fabricAdmin(s),
-		Operations: operationsPort(s, "Operations.ListenAddress", "Operations.TLS.Enabled"),
+		Admin: fabricAdmin(s),
+		Operations: operationsPort(s, "Operations.ListenAddress", tlsKeys{enabled: "Operations.TLS.Enabled", cert: "Operations.TLS.Certificate",
+			key: "Operations.TLS.PrivateKey", clientAuth: "Operations.TLS.ClientAuthRequired", clientRoots: "Operations.TLS.ClientRootCAs"}),
 	}
 	if c.DataDir, c.FabricData.Ledger = dataFolder(s, "FileLedger.Location", "chains"); c.FabricData.Ledger != "" {
 		c.FabricData.WAL, c.FabricData.Snapshots = s.Path("Consensus.WALDir"), s.Path("Consensus.SnapDir")
@@ -203,14 +205,17 @@ func fabricTLS(s *fabricconfig.Settings, keys tlsKeys) TLSConfig {
 	return c
 }
 
-// operationsPort keeps the port closed that Fabric would protect: ours is plain HTTP.
-func operationsPort(s *fabricconfig.Settings, address, protected string) OperationsConfig {
-	listen := s.String(address)
-	if s.Bool(protected) && listen != "" {
-		s.Note(slog.LevelWarn, protected, "the operations port stays closed: it can be served without TLS only")
-		return OperationsConfig{}
+// operationsPort maps the port for health checks and metrics; the settings below tls are named alike but for their case.
+func operationsPort(s *fabricconfig.Settings, address string, keys tlsKeys) OperationsConfig {
+	c := OperationsConfig{Listen: s.String(address)}
+	if c.Listen == "" || !s.Bool(keys.enabled) {
+		return c
 	}
-	return OperationsConfig{Listen: listen}
+	c.TLS = TLSConfig{Cert: s.Path(keys.cert), Key: s.Path(keys.key), ClientRoots: s.Paths(keys.clientRoots), RequireClientCert: s.Bool(keys.clientAuth)}
+	if c.TLS.Cert == "" || c.TLS.Key == "" {
+		s.Fail(keys.enabled, "the certificate or the key is missing")
+	}
+	return c
 }
 
 // contractAddresses are where classic contracts register, and what those are told that builders run. Fabric protects the port by certificates that it

@@ -145,18 +145,18 @@ func TestFabricOrderer(t *testing.T) {
 // What would leave a node open that Fabric protects is closed, and said.
 func TestFabricSettingsThatAreNotFollowed(t *testing.T) {
 	_, environ := fabric(t, "core.yaml", corePart,
-		"CORE_PEER_CHAINCODELISTENADDRESS=0.0.0.0:7052", "CORE_OPERATIONS_TLS_ENABLED=true", "CORE_PEER_TLS_CLIENTAUTHREQUIRED=true",
+		"CORE_PEER_CHAINCODELISTENADDRESS=0.0.0.0:7052", "CORE_OPERATIONS_TLS_ENABLED=true", "CORE_OPERATIONS_TLS_CERT_FILE=ops.crt", "CORE_OPERATIONS_TLS_KEY_FILE=/ops.key", "CORE_OPERATIONS_TLS_CLIENTROOTCAS_FILES=[a.crt]", "CORE_PEER_TLS_CLIENTAUTHREQUIRED=true",
 		"CORE_PEER_GOSSIP_EXTERNALENDPOINT=outside:1", "CORE_METRICS_PROVIDER=statsd", "CORE_PEER_COLOUR=red",
 		"CORE_CHAINCODE_EXTERNALBUILDERS=[{name: own, path: /opt/own}]", "CORE_PEER_GATEWAY_ENABLED=false")
 	c, notices, err := node.FabricPeer(environ)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Chaincode.Listen != "" || c.Operations.Listen != "" || c.Address != "outside:1" || !c.TLS.RequireClientCert || len(c.TLS.ClientRoots) != 1 {
+	if c.Chaincode.Listen != "" || c.Operations.TLS.Key != "/ops.key" || len(c.Operations.TLS.ClientRoots) != 1 || c.Address != "outside:1" || !c.TLS.RequireClientCert || len(c.TLS.ClientRoots) != 1 {
 		t.Errorf("%+v", c)
 	}
 	keys := strings.Join(loud(notices), " ")
-	for _, want := range []string{"peer.chaincodeListenAddress", "operations.tls.enabled", "peer.tls.clientAuthRequired", "metrics.provider",
+	for _, want := range []string{"peer.chaincodeListenAddress", "peer.tls.clientAuthRequired", "metrics.provider",
 		"peer.colour", "chaincode.externalBuilders", "peer.gateway.enabled"} {
 		if !strings.Contains(keys, want) {
 			t.Errorf("no warning about %s: %s", want, keys)
@@ -190,6 +190,7 @@ func TestFabricSettingsThatCannotBe(t *testing.T) {
 		"CORE_PEER_TLS_ENABLED=false":                   "over TLS only",
 		"CORE_PEER_TLS_ENABLED=maybe":                   "true or false",
 		"CORE_PEER_BCCSP_DEFAULT=PKCS11":                "only SW",
+		"CORE_OPERATIONS_TLS_ENABLED=true":              "the certificate or the key is missing",
 		"CORE_PEER_LOCALMSPTYPE=idemix":                 "only bccsp",
 		"CORE_CHAINCODE_EXECUTETIMEOUT=30":              "with its unit",
 		"CORE_PEER_ADDRESS=peer0":                       "not host:port",

@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
@@ -39,8 +41,32 @@ func (o *operations) start(ctx context.Context, group *errgroup.Group, c Operati
 		return err
 	}
 	handler := o.handler(metricsRegistry(own...))
-	group.Go(func() error { return serveHTTP(ctx, handler, l, nil) })
+	var t *tls.Config
+	if c.TLS.Cert != "" {
+		if t, err = serverTLS(c.TLS); err != nil {
+			return errors.Join(fmt.Errorf("operations: %w", err), l.Close())
+		}
+		t.NextProtos = nil // plain HTTPS
+		handler = onlyKnown(handler)
+	}
+	group.Go(func() error { return serveHTTP(ctx, handler, l, t) })
 	return nil
+}
+
+// onlyKnown is for a port with TLS, as in Fabric: what tells more than whether the node works, or changes something, needs a
+// certificate of the clients' authorities.
+func onlyKnown(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/healthz", "/readyz", "/version":
+		default:
+			if len(r.TLS.VerifiedChains) == 0 {
+				http.Error(w, "a client certificate of operations.tls.clientRoots is wanted", http.StatusUnauthorized)
+				return
+			}
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 func (o *operations) handler(registry *prometheus.Registry) http.Handler {
