@@ -1,6 +1,7 @@
 package jsonquery_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"math/rand/v2"
 	"strings"
@@ -333,6 +334,63 @@ func TestPlan(t *testing.T) {
 		if got != c.want && !(c.want == "no_usable_index" && strings.Contains(got, "No index exists for this sort, try indexing by the sort fields.")) {
 			t.Errorf("%s: %q, want %q", c.query, got, c.want)
 		}
+	}
+}
+
+// What begins with a text lies between the bounds of the walk over an index, whatever follows the text.
+func TestBeginsWithBounds(t *testing.T) {
+	x, err := jsonquery.ParseIndex([]byte(`{"index":{"fields":["v"]},"name":"v"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 3))
+	runes := []rune("aAbBcCzZlL019 _-,.'\"$~\t\u0001\u007f·féÉèßøñÆ\u0301\u0308\u0327\u200d\u0e40\u0e01日本語한글Ωωяй😀\uffff\U0010ffff")
+	text := func(n, from int) string {
+		s := make([]rune, r.IntN(n))
+		for i := range s {
+			s[i] = runes[r.IntN(from)]
+		}
+		return string(s)
+	}
+	bounded, narrow := 0, 0
+	keyer := &jsonquery.Keyer{}
+	for range 4000 {
+		prefix, rest := text(4, 27), text(4, len(runes))
+		quoted, err := json.Marshal(map[string]any{"selector": map[string]any{"v": map[string]string{"$beginsWith": prefix}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := jsonquery.Parse(string(quoted))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := q.Plan([]*jsonquery.Index{x})
+		if err != nil || p.Index != x {
+			t.Fatal(p, err)
+		}
+		for _, value := range []string{prefix + rest, rest} {
+			raw, err := json.Marshal(map[string]string{"v": value})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, _ := jsonquery.ParseDocument("k", raw)
+			key, _ := keyer.Append(nil, x, d)
+			inside := (p.Low.Key == nil || bytes.Compare(key, p.Low.Key) >= 0) && (p.High.Key == nil || bytes.Compare(key, p.High.Key) < 0)
+			if q.Matcher().Match(d) && !inside {
+				t.Errorf("%q begins with %q and is not between its bounds", value, prefix)
+			}
+			if !inside {
+				narrow++
+			}
+		}
+		if p.Low.Key != nil {
+			bounded++
+		}
+	}
+	if bounded < 1000 || narrow < 500 {
+		t.Errorf("%d of 4000 had bounds, %d values were outside", bounded, narrow)
 	}
 }
 
