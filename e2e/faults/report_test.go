@@ -81,7 +81,8 @@ func (r *report) add(rounds *rounds, done []nemesis.Done, impaired nemesis.Impai
 	}
 	for _, op := range ops {
 		if op.Error != "" {
-			r.Errors[numbers.ReplaceAllString(op.Error, "#")]++
+			first, _, _ := strings.Cut(op.Error, "\n")
+			r.Errors[numbers.ReplaceAllString(first, "#")]++
 		}
 		r.Calls++
 		switch {
