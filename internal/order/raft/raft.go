@@ -52,7 +52,8 @@ type Config struct {
 	Applied uint64
 	// Doubtful says that this member may have had a log, if there is none now: it could have made promises that it does not
 	// remember. Until a leader has brought it up to date it does not vote, nor stand for election, unless nobody whom it
-	// would vote for knows more than the members' names.
+	// would vote for knows more than the members' names. What remains is a leader that was deposed and has not noticed yet,
+	// if this member lost its log and started anew within that election timeout, and hears from nobody else.
 	Doubtful bool
 	// Elsewhere says that the owner may have got effects of entries from elsewhere than this log, so that Applied says
 	// nothing about what the log holds. Entries up to Applied may then be returned again. Without it they never are.
