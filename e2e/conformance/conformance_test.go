@@ -63,7 +63,7 @@ func TestConformance(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	install(ctx, t)
-	cases := run(ctx, t, n)
+	cases := run(ctx, t, describe(t, n))
 
 	passed := 0
 	for _, c := range cases {
@@ -95,11 +95,13 @@ type result struct {
 	Gaps                     []string
 	Name                     string
 	Misuse, Passed           bool
+	// Fabric is what Fabric does instead, if it differs.
+	Fabric string
 }
 
-func run(ctx context.Context, t *testing.T, n *network.Network) (cases []result) {
+func run(ctx context.Context, t *testing.T, network setup) (cases []result) {
 	t.Helper()
-	setup, err := json.Marshal(describe(t, n))
+	setup, err := json.Marshal(network)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +163,8 @@ type setup struct {
 	Channel  string    `json:"channel"`
 	Members  []member  `json:"members"`
 	Orderers []orderer `json:"orderers"`
+	// Batch is how channels of the cases' own cut blocks, if not as by default.
+	Batch json.RawMessage `json:"batch,omitempty"`
 	// Refused are identities that the network must not accept, by what is wrong with them.
 	Refused map[string]credentials `json:"refused"`
 }

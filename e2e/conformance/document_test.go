@@ -107,12 +107,26 @@ func document(t *testing.T, features []*feature) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	total, passed, misuse := 0, 0, 0
+	known := differences(t)
+	total, passed, misuse, onFabric, different := 0, 0, 0, 0, 0
 	for _, f := range features {
 		total, passed, misuse = total+len(f.Cases), passed+f.Passed(), misuse+f.Misuse()
+		if !slices.Contains(notOnFabric, f.Cases[0].File) {
+			onFabric += len(f.Cases)
+		}
+		for i, c := range f.Cases {
+			if j := slices.IndexFunc(known, func(d difference) bool { return d.File == c.File && d.Name == c.Name }); j >= 0 {
+				f.Cases[i].Fabric = known[j].Fabric
+				different++
+			}
+		}
+	}
+	if different != len(known) {
+		t.Errorf("differences.json names %d cases, of which there are %d", len(known), different)
 	}
 	var out bytes.Buffer
-	err = parsed.Execute(&out, map[string]any{"Areas": areas(features), "Features": len(features), "Total": total, "Passed": passed, "Misuse": misuse})
+	err = parsed.Execute(&out, map[string]any{"Areas": areas(features), "Features": len(features), "Total": total, "Passed": passed, "Misuse": misuse,
+		"OnFabric": onFabric, "Different": different})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,6 +99,7 @@ for (const file of fs.readdirSync(folder).filter((f) => f.endsWith('.mjs')).sort
     features.push({ file: name, ...(await import(path.join(folder, file))).default });
 }
 features.sort((a, b) => Boolean(a.alone) - Boolean(b.alone));
+await net.ready();
 for (const feature of features) await runFeature(feature);
 await net.close();
 process.exit(0);

@@ -83,7 +83,8 @@ export default {
                 await net.deploy('basic', { name: 'not-frozen', policy: allOf('Org1MSP.peer') });
                 running.child.kill('SIGSTOP');
                 try {
-                    await rejects(net.contract('org1', 'fragile', { seconds: 0.4 }).evaluateTransaction('Length', 'x'), { type: 'GatewayError', code: 'DEADLINE_EXCEEDED' });
+                    const error = await rejects(net.contract('org1', 'fragile', { seconds: 0.4 }).evaluateTransaction('Length', 'x'), { type: 'GatewayError' });
+                    assert.ok([1, 4].includes(error.code), error.message); // CANCELLED or DEADLINE_EXCEEDED: whoever notices first
                     assert.equal(text(await net.contract('org1', 'not-frozen').evaluateTransaction('Length', 'x')), '1');
                 } finally {
                     running.child.kill('SIGCONT');

@@ -127,7 +127,10 @@ export default {
         {
             name: 'a contract that takes longer than the caller waits',
             misuse: true,
-            run: (net) => rejects(net.contract('org1', 'basic', { seconds: 0.3 }).newProposal('Sleep', { arguments: ['2000'] }).endorse(), { type: 'EndorseError', code: 'DEADLINE_EXCEEDED' }),
+            run: async (net) => {
+                const error = await rejects(net.contract('org1', 'basic', { seconds: 0.3 }).newProposal('Sleep', { arguments: ['2000'] }).endorse(), { type: 'EndorseError' });
+                assert.ok([1, 4].includes(error.code), error.message); // CANCELLED or DEADLINE_EXCEEDED: whoever notices first
+            },
         },
     ],
 };

@@ -109,7 +109,8 @@ export default {
             name: 'a contract that takes longer than the caller waits',
             misuse: true,
             run: async (net) => {
-                await rejects(net.contract('org1', 'basic', { seconds: 0.3 }).evaluateTransaction('Sleep', '2000'), { type: 'GatewayError', code: 'DEADLINE_EXCEEDED' });
+                const error = await rejects(net.contract('org1', 'basic', { seconds: 0.3 }).evaluateTransaction('Sleep', '2000'), { type: 'GatewayError' });
+                assert.ok([1, 4].includes(error.code), error.message); // CANCELLED or DEADLINE_EXCEEDED: whoever notices first
                 await eventually(async () => text(await basic.evaluateTransaction('Length', 'still there')) === '11');
             },
         },

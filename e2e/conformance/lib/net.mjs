@@ -208,6 +208,7 @@ export class Net {
                 })),
             ],
             orderers: [{ member: 'orderer', host, port: Number(port), tlsCert: this.orderers[0].tlsCert }],
+            batch: this.setup.batch,
             ...description,
         };
         // JSON is YAML.
@@ -229,6 +230,26 @@ export class Net {
             });
             if (answer.getResponse().getStatus() !== 200) throw new Error(`join ${m} to ${name}: ${answer.getResponse().getMessage()}`);
         }));
+        // An orderer without a leader says SERVICE_UNAVAILABLE.
+        await eventually(async () => {
+            const answers = await this.blocks('orderer', { channel: name, identity: this.user(members[0]), start: 'newest', stop: 'newest' });
+            const answer = await answers.next();
+            answers.close();
+            return wire.statusOf(answer) === undefined;
+        }, 30);
+    }
+
+    // ready waits until the peers of all members know each other.
+    async ready() {
+        const query = make(discovery.Query, { channel: this.channel, peerQuery: new discovery.PeerMembershipQuery() });
+        await Promise.all(Object.keys(this.members).map((member) => eventually(async () => {
+            const identity = this.user(member);
+            const payload = wire.bytes(make(discovery.Request, { authentication: make(discovery.AuthInfo, { clientIdentity: identity.creator }), queries: [query] }));
+            const request = make(discovery.SignedRequest, { payload, signature: await identity.sign(payload) });
+            const [result] = (await wire.unary(this.stub('discovery', member), 'discover', request)).getResultsList();
+            const known = result.getMembers().getPeersByOrgMap();
+            return this.mspIds.every((mspId) => known.get(mspId)?.getPeersList().length > 0);
+        }, 60)));
     }
 
     // participation calls the orderer's admin port as osnadmin does: participation('GET', '/business'), ('POST', '', block),
@@ -276,13 +297,17 @@ export class Net {
 
     // signal sends a signal to a node ('peer0.org2'): SIGSTOP freezes it, SIGCONT lets it go on, SIGKILL has it restarted.
     async signal(node, signal) {
-        const all = JSON.parse(await this.hansa('status', '--json', '--data', this.dir));
-        process.kill(all.find((p) => p.name === node).pid, signal);
+        process.kill((await this.#status()).find((p) => p.name === node).pid, signal);
+    }
+
+    // #status is how the network's processes are.
+    async #status() {
+        return JSON.parse(await this.hansa('status', '--json', '--data', this.dir));
     }
 
     // without runs something while a node ('peer0.org2', 'orderer0') is down: killed, and not restarted until it is done.
     async without(node, run) {
-        const all = JSON.parse(await this.hansa('status', '--json', '--data', this.dir));
+        const all = await this.#status();
         const supervisor = fs.readdirSync('/proc').filter((pid) => /^\d+$/.test(pid)).map(Number).find((pid) => {
             try {
                 const line = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
@@ -297,7 +322,7 @@ export class Net {
             return await run();
         } finally {
             process.kill(supervisor, 'SIGCONT');
-            await eventually(async () => JSON.parse(await this.hansa('status', '--json', '--data', this.dir)).every((p) => p.is_ready), 30);
+            await eventually(async () => (await this.#status()).every((p) => p.is_ready), 30);
         }
     }
 
