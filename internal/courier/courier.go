@@ -166,7 +166,8 @@ func (c *Courier) Close() {
 	c.sends.Wait()
 }
 
-// spare is for how long a peer that could not be reached is spared.
+// spare is for how long a peer that could not be reached is spared; not so long that it is passed over when what is missing is asked for
+// the next time.
 const spare = 10 * time.Second
 
 // note remembers how a call of a peer went.
@@ -182,6 +183,7 @@ func (c *Courier) note(p Peer, err error) {
 
 // fresh leaves out the peers that failed lately.
 func (c *Courier) fresh(peers []Peer) (fresh []Peer) {
+	spare := min(spare, c.config.ReconcileInterval)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range peers {
