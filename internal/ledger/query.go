@@ -36,8 +36,12 @@ func (s *Snapshot) Query(namespace, collection, query, bookmark string) (*QueryR
 	}
 	p := rwset.Place{Namespace: namespace, Collection: collection}
 	r, err := jsonindex.Query(s.reader, p, source(p), q, bookmark)
-	if err == nil && r.Warning != "" {
-		s.ledger.warnOfQuery(p, query, r.Warning)
+	if err == nil {
+		r.Closed = func(warning string) {
+			if warning != "" {
+				s.ledger.warnOfQuery(p, query, warning)
+			}
+		}
 	}
 	return r, err
 }
@@ -45,7 +49,7 @@ func (s *Snapshot) Query(namespace, collection, query, bookmark string) (*QueryR
 // warnEvery is how often queries are warned of, which Fabric does with each.
 const warnEvery = time.Minute
 
-// warnOfQuery tells the operator of a query for which there is no index.
+// warnOfQuery tells the operator of a query that an index would help.
 func (l *Ledger) warnOfQuery(p rwset.Place, query, warning string) {
 	now := time.Now().UnixNano()
 	last := l.warned.Load()
@@ -55,7 +59,7 @@ func (l *Ledger) warnOfQuery(p rwset.Place, query, warning string) {
 	if p.Collection != "" {
 		query = "" // it may name what is nobody's business
 	}
-	l.log.Warn("a JSON query was answered without a fitting index; others may be, too", "contract", p.Namespace, "collection", p.Collection,
+	l.log.Warn("a JSON query needs a better index; others may, too", "contract", p.Namespace, "collection", p.Collection,
 		"query", query[:min(len(query), 500)], "warning", warning)
 }
 

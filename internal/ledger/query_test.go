@@ -213,17 +213,39 @@ func TestIndexWhileCommitting(t *testing.T) {
 	}
 }
 
-// An operator hears of queries without an index, and not of each.
+// An operator hears of queries that an index would help, and not of each.
 func TestQueryWarning(t *testing.T) {
-	var out bytes.Buffer
-	l := open(t, ledger.Config{Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(&out, nil))})
-	commit(t, l, []string{`k={"a":1}`})
-	s := l.NewSnapshot()
-	defer s.Close()
-	for range 3 {
-		selected(t, s, "", `{"selector":{"a":1}}`)
+	const unindexed, scanned = "No matching index found, create an index to optimize query time.", "The number of documents examined is high in proportion"
+	warned := func(query string) string {
+		var out bytes.Buffer
+		l := open(t, ledger.Config{Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(&out, nil))})
+		var documents []string
+		for i := range 30 {
+			documents = append(documents, fmt.Sprintf(`k%d={"owner":"ann","a":%d}`, i, i))
+		}
+		commit(t, l, documents)
+		defineIndexes(t, l)
+		s := l.NewSnapshot()
+		defer s.Close()
+		for range 3 {
+			selected(t, s, "", query)
+		}
+		if n := strings.Count(out.String(), "contract=cc"); n > 1 {
+			t.Errorf("%s: warned of %d times", query, n)
+		}
+		return out.String()
 	}
-	if got := out.String(); strings.Count(got, "No matching index found, create an index to optimize query time.") != 1 || !strings.Contains(got, "contract=cc") {
-		t.Errorf("logged %q", got)
+	for query, want := range map[string][2]bool{
+		`{"selector":{"a":{"$lt":20}}}`:              {true, false},
+		`{"selector":{"a":1}}`:                       {true, true},
+		`{"selector":{"owner":"ann"}}`:               {false, false},
+		`{"selector":{"owner":"ann","a":7}}`:         {false, true},
+		`{"selector":{"owner":"ann","a":"nothing"}}`: {false, true},
+		`{"selector":{"owner":"nobody"}}`:            {false, false},
+	} {
+		got := warned(query)
+		if strings.Contains(got, unindexed) != want[0] || strings.Contains(got, scanned) != want[1] {
+			t.Errorf("%s: warned %q, want %v", query, got, want)
+		}
 	}
 }

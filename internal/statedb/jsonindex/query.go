@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -16,8 +17,10 @@ import (
 
 // Results walk over what a query selects. They are used by one goroutine and must be closed.
 type Results struct {
-	// Warning says what is not as it should be with the query, "" for nothing.
+	// Warning says what is not as it should be with the query, "" for nothing. Close adds what is seen in the end.
 	Warning string
+	// Closed is called by Close, if it is set.
+	Closed func(warning string)
 
 	query   *jsonquery.Query
 	matcher *jsonquery.Matcher
@@ -32,7 +35,13 @@ type Results struct {
 	ended   bool
 	stop    func() bool
 	looked  int // documents
+	given   int
 }
+
+// scanRatio is how many documents CouchDB looks at for one result before it warns.
+const scanRatio = 10
+
+const scanWarning = "The number of documents examined is high in proportion to the number of results returned. Consider adding a more specific index to improve this."
 
 // Query opens a query on the documents of a place. The reader is a snapshot, or the database. A bookmark overrides that of the query.
 func Query(r pebble.Reader, p rwset.Place, from Source, q *jsonquery.Query, bookmark string) (*Results, error) {
@@ -187,6 +196,7 @@ func (r *Results) Next() (key string, v *rwset.VersionedValue, ok bool, err erro
 			continue
 		}
 		r.mark()
+		r.given++
 		return key, v, true, nil
 	}
 	r.ended = true
@@ -254,6 +264,13 @@ func (r *Results) Bookmark() string { return r.last }
 // Close frees the results.
 func (r *Results) Close() error {
 	r.ended = true
+	if closed := r.Closed; closed != nil {
+		r.Closed = nil
+		if r.looked > scanRatio*max(r.given, 1) {
+			r.Warning = strings.TrimPrefix(r.Warning+"\n"+scanWarning, "\n")
+		}
+		closed(r.Warning)
+	}
 	if r.it == nil {
 		return nil
 	}
