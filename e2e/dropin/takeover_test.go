@@ -28,6 +28,7 @@ type fabricPeer struct {
 	channel string
 	blocks  []*commonpb.Block
 	private map[uint64][]ledger.TxPrivate // by block
+	status  []byte                        // of the ledger
 }
 
 // readPeer reads a stopped peer of ours.
@@ -90,7 +91,7 @@ func (p *fabricPeer) write(t *testing.T, dir string) {
 		must(t, db.Close())
 	}
 	put("fileLock", nil)
-	put("ledgerProvider", map[string][]byte{"f": []byte("2.0"), "s" + p.channel: nil, "sgone": {8, 3}})
+	put("ledgerProvider", map[string][]byte{"f": []byte("2.0"), "s" + p.channel: p.status, "sgone": {8, 3}})
 	private := map[string][]byte{}
 	for number, txs := range p.private {
 		for _, tx := range txs {
@@ -210,5 +211,59 @@ func TestTakeOverPeer(t *testing.T) {
 		if !strings.Contains(string(log), c.want) || !strings.Contains(string(log), "was not taken over") {
 			t.Errorf("%s: the log does not say why", name)
 		}
+	}
+}
+
+// A takeover that was interrupted goes on where it was, at every step; a channel that was paused stays so.
+func TestTakeOverInterrupted(t *testing.T) {
+	w := stopped(t, "--members", "1")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	first := filepath.Join(w.Dir, "first")
+	m := w.begin(ctx, filepath.Join(w.Dir, "orderer-production"), first)
+	must(t, admin.Approve(ctx, m.channel, m.id, admin.Definition{Name: "asset", Version: "1", Sequence: 1}, ""))
+	must(t, admin.Commit(ctx, m.channel, []string{m.id}, admin.Definition{Name: "asset", Version: "1", Sequence: 1}))
+	before, err := m.ChainInfo(ctx, w.plan.Channel)
+	must(t, err)
+	m.stop()
+
+	fabric := filepath.Join(w.Dir, "fabric")
+	part := readPeer(t, first, w.plan.Channel)
+	part.blocks, part.status = part.blocks[:2], []byte{8, 1}
+	part.write(t, fabric)
+	channels := func(want int) {
+		t.Helper()
+		m := w.member(w.startPeer(fabric))
+		defer m.stop()
+		if ids, err := m.Channels(ctx); err != nil || len(ids) != want {
+			t.Fatalf("%q %v, want %d channels", ids, err, want)
+		}
+	}
+	channels(0) // it is paused
+	own := filepath.Join(fabric, "hansa")
+	ready, staged, done := filepath.Join(own, "channels", w.plan.Channel), filepath.Join(own, "takeover", w.plan.Channel), filepath.Join(own, "takeover", w.plan.Channel+".done")
+	must(t, os.Remove(filepath.Join(ready, "paused")))
+
+	// Killed when two blocks were in the ledger.
+	must(t, os.Rename(ready, staged))
+	must(t, os.Remove(done))
+	must(t, os.RemoveAll(filepath.Join(fabric, "ledgersData")))
+	readPeer(t, first, w.plan.Channel).write(t, fabric)
+	m = w.member(w.startPeer(fabric))
+	after, err := m.ChainInfo(ctx, w.plan.Channel)
+	if err != nil || !proto.Equal(before, after) {
+		t.Errorf("%v %v after the takeover, %v before", after, err, before)
+	}
+	log, err := os.ReadFile(fabric + ".log")
+	must(t, err)
+	if !strings.Contains(string(log), fmt.Sprintf("height=%d done=2", before.Height)) {
+		t.Errorf("it did not go on where it was:\n%s", log)
+	}
+	m.stop()
+	// Killed before the last step.
+	must(t, os.Rename(ready, staged))
+	channels(1)
+	if _, err := os.Stat(staged); err == nil {
+		t.Error("the ledger is still in the takeover's folder")
 	}
 }

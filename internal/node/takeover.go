@@ -62,8 +62,12 @@ func (p *peer) takeOver(ctx context.Context) error {
 	}
 	var open []string
 	for _, e := range chains {
-		if open = append(open, e.Name()); t.done(e.Name()) {
-			open = open[:len(open)-1]
+		done, err := t.done(e.Name())
+		if err != nil {
+			return fmt.Errorf("finish the takeover of channel %s: %w", e.Name(), err)
+		}
+		if !done {
+			open = append(open, e.Name())
 		}
 	}
 	if len(open) == 0 {
@@ -115,16 +119,16 @@ func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(form
 func (t *takeover) failed(id string) string { return filepath.Join(t.dir, id+".failed") }
 
 // done tells whether a channel needs no look any more. It completes what a crash has left of the last step.
-func (t *takeover) done(id string) bool {
+func (t *takeover) done(id string) (bool, error) {
 	if why, err := os.ReadFile(t.failed(id)); err == nil {
 		t.log.Error("the channel was not taken over", "channel", id, "error", strings.TrimSpace(string(why)), "until_removed", t.failed(id))
-		return true
+		return true, nil
 	}
 	if _, err := os.Stat(filepath.Join(t.dir, id+".done")); err == nil {
-		return t.move(id) == nil
+		return true, t.move(id)
 	}
 	_, err := os.Stat(filepath.Join(t.peer.channels.dir, id))
-	return err == nil // it was joined
+	return err == nil, nil // it was joined
 }
 
 // move makes a complete ledger the channel's.
