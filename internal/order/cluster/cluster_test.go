@@ -189,3 +189,42 @@ func TestPinnedKeys(t *testing.T) {
 		t.Errorf("member %d is unreachable", id)
 	}
 }
+
+// While a member's certificate is being changed the one that it had counts too, in both directions, and no longer than that.
+func TestFormerKeys(t *testing.T) {
+	a, b, next := newNode(t, 1), newNode(t, 2), newNode(t, 1)
+	atA, atB := newEnd(), newEnd()
+	toB, toA := a.Open("trade", atA), b.Open("trade", atB)
+	toB.Configure(1, []cluster.Member{a.member, b.member})
+	changed := a.member
+	changed.ServerKey, changed.ClientKey = next.member.ServerKey, next.member.ClientKey
+	changed.FormerServerKey, changed.FormerClientKey = a.member.ServerKey, a.member.ClientKey
+	toA.Configure(2, []cluster.Member{changed, b.member})
+	if !b.Knows(a.member.ClientKey) || !b.Knows(next.member.ClientKey) {
+		t.Error("one of the keys is not known")
+	}
+	toB.Send([]*raftpb.Message{message(raftpb.MsgHeartbeat, 1, 2)})
+	toA.Send([]*raftpb.Message{message(raftpb.MsgHeartbeatResp, 2, 1)})
+	receive(t, atB.messages)
+	receive(t, atA.messages)
+
+	changed.FormerServerKey, changed.FormerClientKey = nil, nil
+	toA.Configure(2, []cluster.Member{changed, b.member})
+	for len(atA.unreachable) > 0 {
+		<-atA.unreachable
+	}
+	for len(atB.unreachable) > 0 {
+		<-atB.unreachable
+	}
+	toB.Send([]*raftpb.Message{message(raftpb.MsgHeartbeat, 1, 2)}) // over the stream that is open
+	toA.Send([]*raftpb.Message{message(raftpb.MsgHeartbeatResp, 2, 1)})
+	if id := receive(t, atA.unreachable); id != 2 {
+		t.Errorf("member %d is unreachable", id)
+	}
+	if id := receive(t, atB.unreachable); id != 1 {
+		t.Errorf("member %d is unreachable", id)
+	}
+	if len(atA.messages)+len(atB.messages) > 0 {
+		t.Error("a message came with the certificate of before")
+	}
+}
