@@ -96,7 +96,7 @@ func TestRaces(t *testing.T) {
 	}
 
 	// Orderers are killed, one after the other, while updates are submitted.
-	for i := range 6 {
+	for i := range 3 {
 		c := fetch()
 		r := prepare(c, fmt.Sprintf("batch.maxMessages=%d", 200+i))
 		wait.Go(func() { n.Kill(plan.Orderers[i%3].Name) })

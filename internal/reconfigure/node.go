@@ -41,6 +41,9 @@ const (
 	attemptTimeout = 10 * time.Second
 	// stragglers is how long nodes are waited for that tell configurations after the first one has.
 	stragglers = 500 * time.Millisecond
+	// maxRefusals is how often an update is submitted again that one orderer refused while others were not available: the
+	// one may be behind, and judge by an older configuration.
+	maxRefusals = 5
 	// retryPause lies between attempts while no orderer takes the update.
 	retryPause = 200 * time.Millisecond
 )
@@ -293,8 +296,8 @@ func (c *Config) Submit(ctx context.Context, orderers []Node, as envelope.Signer
 	if err != nil {
 		return nil, err
 	}
-	for {
-		busy := false
+	for refusals := 0; ; {
+		busy, definite := false, false
 		next, err := ask(orderers, as, c.ID(), func(conn *connection) (*Config, error) {
 			// Where to look for the outcome is noted before, so that it cannot be missed.
 			b, err := conn.block(ctx, newest())
@@ -302,8 +305,10 @@ func (c *Config) Submit(ctx context.Context, orderers []Node, as envelope.Signer
 				return nil, err
 			}
 			if err := conn.broadcast(ctx, env); err != nil {
-				refused := (*Refused)(nil)
-				busy = busy || errors.As(err, &refused) && refused.Status == commonpb.Status_SERVICE_UNAVAILABLE
+				if refused := (*Refused)(nil); errors.As(err, &refused) {
+					unavailable := refused.Status == commonpb.Status_SERVICE_UNAVAILABLE
+					busy, definite = busy || unavailable, definite || !unavailable
+				}
 				return nil, err
 			}
 			return c.await(ctx, conn, b.GetHeader().GetNumber()+1, r)
@@ -311,7 +316,10 @@ func (c *Config) Submit(ctx context.Context, orderers []Node, as envelope.Signer
 		if err == nil {
 			return next, nil
 		}
-		if !busy {
+		if definite {
+			refusals++
+		}
+		if !busy || refusals > maxRefusals {
 			return c.settle(ctx, orderers, as, r, err)
 		}
 		select {

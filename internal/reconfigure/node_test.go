@@ -319,3 +319,26 @@ func TestSubmit(t *testing.T) {
 		})
 	}
 }
+
+// One orderer refuses and another has no leader: that is not waited out for ever.
+func TestSubmitToOrderersOfTwoMinds(t *testing.T) {
+	n := newNetwork(t, "")
+	r := n.edited(t, func(r *commonpb.ConfigGroup) { delete(r.Groups["Application"].Groups, "Gamma") })
+	if _, err := n.SignWhatIsNeeded(r, n.by("AB")...); err != nil {
+		t.Fatal(err)
+	}
+	answers := func(status commonpb.Status, info string) reconfigure.Node {
+		o := newOrderer(t, n.genesis(t))
+		o.submit = func(*orderer, *commonpb.Envelope) *ordererpb.BroadcastResponse {
+			return &ordererpb.BroadcastResponse{Status: status, Info: info}
+		}
+		return o.Node
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err := n.Submit(ctx, []reconfigure.Node{answers(commonpb.Status_SERVICE_UNAVAILABLE, "no Raft leader"), answers(commonpb.Status_FORBIDDEN, "not you")}, n.admins["Alpha"], r)
+	wantError(t, err, "FORBIDDEN: not you")
+	if ctx.Err() != nil {
+		t.Error("it was tried until the end")
+	}
+}
