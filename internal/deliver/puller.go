@@ -312,10 +312,10 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 	steady := time.NewTicker(4 * p.cfg.MaxSilence) // also while blocks come: they may be old ones
 	defer steady.Stop()
 	looks := make(chan look, 1)
-	looking := false
+	looking, lookedAt := false, next
 	start := func() {
 		if !looking {
-			looking = true
+			looking, lookedAt = true, next
 			group.Go(func() { looks <- p.look(ctx, client, e) })
 		}
 	}
@@ -351,6 +351,8 @@ func (p *Puller) pull(ctx context.Context, e Endpoint) error {
 			looking = false
 			if l.err == nil {
 				unanswered = 0
+			} else if next > lookedAt {
+				continue // it sends blocks, and is too busy for questions
 			} else if unanswered++; unanswered < patience && len(p.cfg.Endpoints()) == 1 {
 				continue // there is no other, and it may just be busy
 			} else {
