@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,9 @@ const takeoverDir = "takeover"
 const ledgersDir = "ledgersData"
 
 const progressInterval = 10 * time.Second
+
+// maxCounted is how many missing private write sets are counted for the log.
+const maxCounted = 100_000
 
 // takeover makes the ledgers of a stopped Fabric peer ours.
 type takeover struct {
@@ -120,6 +124,9 @@ func (t *takeover) failed(id string) string { return filepath.Join(t.dir, id+".f
 
 // done tells whether a channel needs no look any more. It completes what a crash has left of the last step.
 func (t *takeover) done(id string) (bool, error) {
+	if _, err := os.Stat(filepath.Join(t.peer.channels.dir, id)); err == nil {
+		return true, nil // also when it was joined after a failure
+	}
 	if why, err := os.ReadFile(t.failed(id)); err == nil {
 		t.log.Error("the channel was not taken over", "channel", id, "error", strings.TrimSpace(string(why)), "until_removed", t.failed(id))
 		return true, nil
@@ -127,8 +134,7 @@ func (t *takeover) done(id string) (bool, error) {
 	if _, err := os.Stat(filepath.Join(t.dir, id+".done")); err == nil {
 		return true, t.move(id)
 	}
-	_, err := os.Stat(filepath.Join(t.peer.channels.dir, id))
-	return err == nil, nil // it was joined
+	return false, nil
 }
 
 // move makes a complete ledger the channel's.
@@ -171,7 +177,13 @@ func (t *takeover) take(ctx context.Context, id string, private *fabricledger.Pr
 	}
 	start := time.Now()
 	t.log.Info("taking over a channel of Fabric's peer", "channel", id, "from", t.from, "height", height, "done", l.Height())
-	missing, err := t.commit(ctx, id, blocks, l, height, private)
+	var missing []ledger.Missing
+	if err = t.commit(ctx, id, blocks, l, height, private); err == nil {
+		err = settle(id, l, private)
+	}
+	if err == nil {
+		missing, err = l.MissingPrivateData(maxCounted)
+	}
 	if err = errors.Join(err, l.Close()); err != nil {
 		return err
 	}
@@ -186,7 +198,7 @@ func (t *takeover) take(ctx context.Context, id string, private *fabricledger.Pr
 	if err := t.move(id); err != nil {
 		return err
 	}
-	t.log.Info("took over a channel of Fabric's peer", "channel", id, "height", height, "missing_private_sets", missing, "seconds", int(time.Since(start).Seconds()))
+	t.log.Info("took over a channel of Fabric's peer", "channel", id, "height", height, "missing_private_sets", len(missing), "seconds", int(time.Since(start).Seconds()))
 	return nil
 }
 
@@ -197,20 +209,20 @@ type verdict struct {
 }
 
 // commit has the pipeline commit the blocks that are not in the ledger yet, and compares.
-func (t *takeover) commit(ctx context.Context, id string, blocks *fabricledger.Blocks, l *ledger.Ledger, height uint64, private *fabricledger.Private) (missing int, err error) {
+func (t *takeover) commit(ctx context.Context, id string, blocks *fabricledger.Blocks, l *ledger.Ledger, height uint64, private *fabricledger.Private) (err error) {
 	config := commit.Config{ChannelID: id, Ledger: l, Verifier: t.peer.verifier, Self: t.peer.signer.Serialize(), Log: t.log,
-		Private: &storedPrivate{channel: id, store: private, missing: &missing}}
+		Private: storedPrivate{id, private}}
 	if l.Height() == 0 {
 		if config.Genesis, err = blocks.Next(); err != nil {
-			return 0, refuse("its genesis block cannot be read: %v", err)
+			return refuse("its genesis block cannot be read: %v", err)
 		}
 	}
 	pipeline, err := commit.New(config)
 	if err != nil {
-		return 0, refuse("%v", err)
+		return refuse("%v", err)
 	}
 	if err := blocks.Seek(l.Height()); err != nil && !errors.Is(err, io.EOF) {
-		return 0, refuse("its blocks cannot be read: %v", err)
+		return refuse("its blocks cannot be read: %v", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	running, stop := context.WithCancel(ctx)
@@ -242,7 +254,7 @@ func (t *takeover) commit(ctx context.Context, id string, blocks *fabricledger.B
 	if err == nil && l.Height() != height {
 		err = ctx.Err() // of the process; the rest follows at the next start
 	}
-	return missing, err
+	return err
 }
 
 func submit(ctx context.Context, blocks *fabricledger.Blocks, pipeline *commit.Channel, verdicts chan<- verdict) error {
@@ -284,25 +296,58 @@ func (v *verdict) compare(l *ledger.Ledger) error {
 	return nil
 }
 
-// storedPrivate gives the pipeline the private data that Fabric's peer has kept. It is called by one goroutine.
+// storedPrivate gives the pipeline the private data that Fabric's peer has kept.
 type storedPrivate struct {
 	channel string
 	store   *fabricledger.Private
-	missing *int
 }
 
-func (s *storedPrivate) Fetch(_ context.Context, number uint64, wanted []commit.Wanted) ([][]byte, error) {
+func (s storedPrivate) Fetch(_ context.Context, number uint64, wanted []commit.Wanted) ([][]byte, error) {
 	sets := make([][]byte, len(wanted))
 	for i, w := range wanted {
 		var err error
 		if sets[i], err = s.store.WriteSet(s.channel, number, w.Tx, w.Namespace, w.Collection); err != nil {
 			return nil, err
 		}
-		if sets[i] == nil {
-			*s.missing++ // the other members' peers are asked for it later
-		}
 	}
 	return sets, nil
+}
+
+// settlePage is how many missing private write sets are looked at together.
+const settlePage = 256
+
+// settle completes private data once all purges are known: from a write set Fabric takes what was purged, so that it matches its
+// hash no more. What is missing then, the other members' peers are asked for later.
+func settle(id string, l *ledger.Ledger, private *fabricledger.Private) error {
+	for below := uint64(math.MaxUint64); ; {
+		missing, err := l.MissingPrivateDataBelow(below, settlePage)
+		if err != nil || len(missing) == 0 {
+			return err
+		}
+		late, lacking, err := l.Sort(missing)
+		if err != nil {
+			return err
+		}
+		for _, m := range lacking {
+			set, err := private.WriteSet(id, m.Block, m.Tx, m.Namespace, m.Collection)
+			if err != nil {
+				return err
+			}
+			if set != nil {
+				late = append(late, ledger.Late{Missing: m.Missing, Rwset: set})
+			}
+		}
+		if _, err := l.CommitLate(late); err != nil {
+			return err
+		}
+		first, last := missing[0].Block, missing[len(missing)-1].Block
+		if len(missing) < settlePage {
+			return nil
+		}
+		if below = last; first > last {
+			below++ // the page may have cut through the last block
+		}
+	}
 }
 
 // takePackages copies the installed contract packages, and what Fabric's builders made of them.
