@@ -30,7 +30,7 @@ test: build node ## all tests
 	go test -p 2 -timeout 30m ./...
 
 conformance: build node ## every feature of Fabric with its stock clients and contracts; writes docs/compatibility.md
-	@go test -c -o bin/conformance ./e2e/conformance && cd e2e/conformance && HANSA_BINARY=$(abspath $(HANSA)) $(abspath bin/conformance) -print -update
+	@go test -c -o bin/conformance ./e2e/conformance && cd e2e/conformance && HANSA_BINARY=$(abspath $(HANSA)) $(abspath bin/conformance) -test.run TestConformance -print -update
 
 bench: build ## throughput, latency and CPU of a fresh network (BENCH="--concurrency 1,64 --json")
 	@dir=$$(mktemp -d) && trap '$(HANSA) down --data '$$dir' --purge' EXIT && \
