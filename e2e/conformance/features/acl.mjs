@@ -1,8 +1,8 @@
 // Who may call what: the roles that Fabric asks for, and policies that a channel's configuration puts in their place.
 
 import assert from 'node:assert/strict';
-import { eventually, newID, refused, rejects, succeeded, text } from '../lib/expect.mjs';
 import { anyOf } from '../lib/contracts.mjs';
+import { newID, refused, rejects, succeeded } from '../lib/expect.mjs';
 import { records } from '../lib/records.mjs';
 import { fetch } from '../lib/tools.mjs';
 import { bytes, common, gateway, make, peer, unary } from '../lib/wire.mjs';
@@ -147,8 +147,10 @@ export default {
         misuse: true,
         run: async (net) => {
             await net.deploy('basic', { name: 'system-caller', policy: anyOf('Org1MSP.peer') });
-            for (const [system, why] of [['qscc', /Rejecting invoke of QSCC from another chaincode because of potential for deadlocks, original invocation for 'system-caller'/], ['cscc', /Rejecting invoke of CSCC from another chaincode, original invocation for 'system-caller'/]]) {
-                const method = system === 'qscc' ? 'GetChainInfo' : 'GetChannelConfig';
+            for (const [system, method, why] of [
+                ['qscc', 'GetChainInfo', /Rejecting invoke of QSCC from another chaincode because of potential for deadlocks, original invocation for 'system-caller'/],
+                ['cscc', 'GetChannelConfig', /Rejecting invoke of CSCC from another chaincode, original invocation for 'system-caller'/],
+            ]) {
                 const answer = await net.process('org1', { contract: 'system-caller', args: ['Ask', system, JSON.stringify([method, net.channel]), ''] });
                 refused(answer, 500, why);
             }

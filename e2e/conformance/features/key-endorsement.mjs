@@ -119,7 +119,10 @@ export default {
         misuse: true,
         run: async (net) => {
             const key = await guarded('Org9MSP');
-            await rejects(ours.submitTransaction('Put', key, 'lost'), { type: 'EndorseError', code: 'FAILED_PRECONDITION', message: /no combination of peers can be derived which satisfy the endorsement policy: no peer combination can satisfy the endorsement policy/ });
+            await rejects(ours.submitTransaction('Put', key, 'lost'), {
+                type: 'EndorseError', code: 'FAILED_PRECONDITION',
+                message: /no combination of peers can be derived which satisfy the endorsement policy: no peer combination can satisfy the endorsement policy/,
+            });
             assert.equal((await write(net, ['org1', 'org2', 'org3'], 'Put', key, 'lost')).code, 'ENDORSEMENT_POLICY_FAILURE');
         },
     }, {

@@ -19,10 +19,10 @@ const lscc = (net, where, member, method, fields = {}, options = {}) => net.cont
 const answerOf = (method, response) => lifecycle[`${method}Result`].deserializeBinary(succeeded(response));
 
 const install = (net, member, raw, options) => lscc(net, 'local', member, 'InstallChaincode', { chaincodeInstallPackage: raw }, options);
-const approval = (net, definition, packageId) => ({ ...definition, source: packageId
-    ? make(lifecycle.ChaincodeSource, { localPackage: make(lifecycle.ChaincodeSource.Local, { packageId }) })
-    : make(lifecycle.ChaincodeSource, { unavailable: new lifecycle.ChaincodeSource.Unavailable() }) });
-const approve = (net, member, definition, options) => lscc(net, 'query', member, 'ApproveChaincodeDefinitionForMyOrg', approval(net, definition), options);
+// approve approves without naming a package.
+const approve = (net, member, definition, options) => lscc(net, 'query', member, 'ApproveChaincodeDefinitionForMyOrg', {
+    ...definition, source: make(lifecycle.ChaincodeSource, { unavailable: new lifecycle.ChaincodeSource.Unavailable() }),
+}, options);
 const commit = (net, member, definition, options) => lscc(net, 'query', member, 'CommitChaincodeDefinition', definition, options);
 const readiness = (net, member, definition) => lscc(net, 'query', member, 'CheckCommitReadiness', definition);
 const committed = async (net, member, name) => answerOf('QueryChaincodeDefinition', await lscc(net, 'query', member, 'QueryChaincodeDefinition', { name }));

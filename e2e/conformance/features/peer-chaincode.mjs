@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { newID, refused, rejects, succeeded, text } from '../lib/expect.mjs';
 import { records } from '../lib/records.mjs';
-import { fetch, invoke, query, submit } from '../lib/tools.mjs';
+import { invoke, query, submit } from '../lib/tools.mjs';
 import { common, make, peer, propose, sha256, timestamp, transaction, unary } from '../lib/wire.mjs';
 
 const contract = 'records';
@@ -91,7 +91,8 @@ export default {
         name: 'a contract and a channel that are not there',
         misuse: true,
         run: async (net) => {
-            refused(await net.process('org1', { contract: 'nothing', args: ['Get'] }), 500, /make sure the chaincode nothing has been successfully defined on channel business and try again: chaincode nothing not found/);
+            refused(await net.process('org1', { contract: 'nothing', args: ['Get'] }), 500,
+                /make sure the chaincode nothing has been successfully defined on channel business and try again: chaincode nothing not found/);
             refused(await net.process('org1', { contract, args: ['Get'], channel: 'elsewhere' }), 500, /channel 'elsewhere' not found/);
         },
     }, {
@@ -104,14 +105,19 @@ export default {
         name: 'a badly signed proposal, and one without signature',
         misuse: true,
         run: async (net) => {
-            await rejects(net.process('org1', { contract, args: ['Get', 'x'], sign: net.user('org2').sign }), { code: 'UNKNOWN', message: /access denied: channel \[business\] creator org \[Org1MSP\]/ });
+            await rejects(net.process('org1', { contract, args: ['Get', 'x'], sign: net.user('org2').sign }),
+                { code: 'UNKNOWN', message: /access denied: channel \[business\] creator org \[Org1MSP\]/ });
             await rejects(net.process('org1', { contract, args: ['Get', 'x'], sign: async () => Buffer.alloc(0) }), { code: 'UNKNOWN', message: /empty signature bytes/ });
         },
     }, {
         name: 'proposers whom nobody knows',
         misuse: true,
         run: async (net) => {
-            const wrong = { expired: /client identity expired|identity expired/, stranger: /access denied: channel \[business\] creator org/, unknownMember: /access denied: channel \[business\] creator org/ };
+            const wrong = {
+                expired: /client identity expired|identity expired/,
+                stranger: /access denied: channel \[business\] creator org/,
+                unknownMember: /access denied: channel \[business\] creator org/,
+            };
             for (const [name, identity] of Object.entries(net.refused)) {
                 await rejects(net.process('org1', { contract, args: ['Get', 'x'], identity }), { code: 'UNKNOWN', message: wrong[name] });
             }

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { eventually, newID, refused, rejects, succeeded } from '../lib/expect.mjs';
 import { records } from '../lib/records.mjs';
 import { fetch, invoke, query, sameBytes } from '../lib/tools.mjs';
-import { bytes, common, make, peer, sha256 } from '../lib/wire.mjs';
+import { common, peer, sha256 } from '../lib/wire.mjs';
 
 const qscc = (net, member, method, ...args) => net.process(member, { contract: 'qscc', args: [method, ...args] });
 const cscc = (net, member, method, ...args) => net.process(member, { contract: 'cscc', args: [method, ...args], channel: '', type: common.HeaderType.CONFIG });
@@ -137,7 +137,8 @@ export default {
         misuse: true,
         run: async (net) => {
             const block = await net.genesis(newID('denied'), { members: ['org1'] });
-            refused(await cscc(net, 'org1', 'JoinChain', block), 500, /access denied for \[JoinChain\]\[denied-.*\]: \[Failed verifying that proposal's creator satisfies local MSP principal during channelless check policy with policy \[Admins\]/);
+            refused(await cscc(net, 'org1', 'JoinChain', block), 500,
+                /access denied for \[JoinChain\]\[denied-.*\]: \[Failed verifying that proposal's creator satisfies local MSP principal during channelless check policy with policy \[Admins\]/);
         },
     }, {
         name: 'joining with what is no genesis block',

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { eventually, newID, next, text } from '../lib/expect.mjs';
-import { put, reads, records } from '../lib/records.mjs';
+import { reads, records } from '../lib/records.mjs';
 import { fetch } from '../lib/tools.mjs';
 import { ledger } from '../lib/wire.mjs';
 
