@@ -215,12 +215,12 @@ func describe(t *testing.T, n *network.Network) setup {
 	ordering := filepath.Join(n.Dir, "crypto", "ordererOrganizations", "orderer.example.com")
 	for _, o := range plan.Orderers {
 		s.Orderers = append(s.Orderers, orderer{
-			Name: o.Name, Address: o.Address(), Admin: at(o.Admin), TLSRoot: only1(t, filepath.Join(ordering, "tlsca", "*-cert.pem")),
+			Name: o.Name, Address: o.Address(), Admin: at(o.Admin), TLSRoot: single(t, filepath.Join(ordering, "tlsca", "*-cert.pem")),
 			TLSCert: filepath.Join(ordering, "orderers", o.Name+".orderer.example.com", "tls", "server.crt"),
 		})
 	}
 	ca := filepath.Join(n.Dir, "crypto", "peerOrganizations", plan.Members[0].Domain, "ca")
-	issuer, key := readCertificate(t, only1(t, filepath.Join(ca, "*-cert.pem"))), readKey(t, only1(t, filepath.Join(ca, "*_sk")))
+	issuer, key := readCertificate(t, single(t, filepath.Join(ca, "*-cert.pem"))), readKey(t, single(t, filepath.Join(ca, "*_sk")))
 	strangerKey := newKey(t)
 	stranger := &x509.Certificate{Subject: pkix.Name{CommonName: "ca.org1.example.com"}, IsCA: true, BasicConstraintsValid: true}
 	now := time.Now()
@@ -249,8 +249,8 @@ func registrar(t *testing.T, n *network.Network, plan *provision.Network, m prov
 	return authority{Name: m.CA.Name, Address: m.CA.Address(), TLSRoot: plan.TLSRoots(m), Admin: first.ID, Secret: first.Secret}
 }
 
-// only1 is the one file that a pattern matches.
-func only1(t *testing.T, pattern string) string {
+// single is the one file that a pattern matches.
+func single(t *testing.T, pattern string) string {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) != 1 {

@@ -22,13 +22,9 @@ import (
 )
 
 // startFabric makes the suite run against nodes of Fabric itself, with the certificates and at the addresses of a Hansa network's: what a case
-// expects should be what Fabric does. It needs Fabric's binaries, in HANSA_FABRIC_BIN, and its sample configuration, in HANSA_FABRIC_CFG.
-func startFabric(t *testing.T, n *network.Network) {
+// expects should be what Fabric does. bin holds Fabric's binaries, cfg its sample configuration.
+func startFabric(t *testing.T, n *network.Network, bin, cfg string) {
 	t.Helper()
-	bin, cfg := os.Getenv("HANSA_FABRIC_BIN"), os.Getenv("HANSA_FABRIC_CFG")
-	if bin == "" || cfg == "" {
-		t.Skip("HANSA_FABRIC_BIN and HANSA_FABRIC_CFG are not set")
-	}
 	plan := n.Plan()
 	n.Down()
 	// Only the certificate authorities stay Hansa's.
@@ -195,10 +191,14 @@ func differences(t *testing.T) (all []difference) {
 
 // TestFabric runs the suite against Fabric: what a case expects must be what Fabric does, but where differences.json says what it does.
 func TestFabric(t *testing.T) {
+	bin, cfg := os.Getenv("HANSA_FABRIC_BIN"), os.Getenv("HANSA_FABRIC_CFG")
+	if bin == "" || cfg == "" {
+		t.Skip("HANSA_FABRIC_BIN and HANSA_FABRIC_CFG are not set")
+	}
 	n := network.Start(t, "--members", "3")
 	setup := describe(t, n)
 	setup.Batch = json.RawMessage(`{"timeout":"20ms"}`)
-	startFabric(t, n)
+	startFabric(t, n, bin, cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	install(ctx, t)
