@@ -226,11 +226,11 @@ func (c *Chain) enter() error {
 // resume makes a node what it was before it stopped. It is the member whose log it has also while the certificate that it
 // was started with and the one that the config names differ: its certificate is being changed, and either may be ahead.
 func (c *Chain) resume() error {
-	meta, _, err := membership(c.Bundle(), c.cfg.Certificate)
-	if !errors.Is(err, errNotConsenter) {
+	if _, _, err := membership(c.Bundle(), c.cfg.Certificate); !errors.Is(err, errNotConsenter) {
 		return c.enter()
 	}
-	if meta, err = c.Bundle().RaftMetadata(); err != nil {
+	meta, err := c.Bundle().RaftMetadata()
+	if err != nil {
 		return err
 	}
 	for _, id := range c.notes.ConsenterIds {
