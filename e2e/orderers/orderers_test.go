@@ -231,6 +231,7 @@ func refused(t *testing.T, n *network.Network, why string, args ...string) {
 // Under traffic a fourth orderer is added, one is removed, one that was killed and lost its folder is replaced, and one gets
 // another certificate: nothing is lost. What would lose the quorum, or makes no sense, is refused.
 func TestChangesUnderTraffic(t *testing.T) {
+	t.Parallel()
 	n := network.Start(t, "--orderers", "3", "--members", "1")
 	n.Deploy("asset", "asset")
 	l := start(t, n, 4)
@@ -340,6 +341,7 @@ func certificate(t *testing.T, n *network.Network, orderer string) string {
 
 // A command that is killed anywhere leaves a network that works, and is finished by the same command.
 func TestInterruptedChanges(t *testing.T) {
+	t.Parallel()
 	n := network.Start(t, "--orderers", "3", "--members", "1")
 	n.Deploy("asset", "asset")
 	l := start(t, n, 2)
@@ -402,6 +404,7 @@ func killAt(t *testing.T, n *network.Network, word string, args ...string) {
 
 // Three orderers of one network are hurt in turn.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	n := network.Start(t, "--orderers", "3", "--members", "1")
 	n.Deploy("asset", "asset")
 	t.Run("sent twice", func(t *testing.T) { sentTwice(t, n) })
