@@ -61,7 +61,10 @@ export default {
         {
             name: 'a transaction that never comes is waited for until the deadline',
             misuse: true,
-            run: (net) => rejects(ask(net, { transactionId: 'ab'.repeat(32) }, { seconds: 0.3 }), { code: 'DEADLINE_EXCEEDED' }),
+            run: async (net) => {
+                const error = await rejects(ask(net, { transactionId: 'ab'.repeat(32) }, { seconds: 0.3 }));
+                assert.ok([1, 4].includes(error.code), error.message); // CANCELLED or DEADLINE_EXCEEDED: whoever notices first
+            },
         },
         {
             name: 'a request without channel, identity or transaction',
