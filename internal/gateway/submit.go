@@ -72,7 +72,7 @@ func (s *Server) submitToOne(ctx context.Context, orderers []Orderer, tx *common
 				details = append(details, detail(got.orderer.Address(), got.orderer.MSPID(), got.err.Error()))
 			case got.code == commonpb.Status_SUCCESS:
 				return &gatewaypb.SubmitResponse{}, nil
-			case got.code >= 400 && got.code < 500: // the client's fault: the same everywhere
+			case got.code >= 400 && got.code < 500 && got.info != channelUnknown: // the client's fault: the same everywhere
 				return nil, fail(codes.Aborted, refusal(got.code, got.info))
 			default:
 				details = append(details, detail(got.orderer.Address(), got.orderer.MSPID(), refusal(got.code, got.info)))
@@ -139,6 +139,10 @@ func (s *Server) broadcast(ctx context.Context, o Orderer, tx *commonpb.Envelope
 	defer cancel()
 	return o.Broadcast(ctx, tx)
 }
+
+// channelUnknown is what an orderer says that does not have the channel, perhaps as its disk was replaced a moment ago. The client is
+// not to blame: its peer has the channel, and so do other orderers.
+const channelUnknown = "channel does not exist"
 
 func refusal(code commonpb.Status, info string) string {
 	return fmt.Sprintf("received unsuccessful response from orderer: status=%s, info=%s", code, info)

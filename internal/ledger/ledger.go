@@ -29,6 +29,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -271,7 +272,16 @@ func (q quiet) Infof(string, ...any) {}
 func (q quiet) Errorf(format string, args ...any) {
 	q.log.Error("derived ledger data", "error", fmt.Sprintf(format, args...))
 }
+
+// Fatalf must not return: Pebble does not know any more what its files hold. Nothing is lost with them, as all of it is in the log. A full
+// disk is nobody's programming error, and is not reported as one.
 func (q quiet) Fatalf(format string, args ...any) {
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && errors.Is(err, syscall.ENOSPC) {
+			q.log.Error("the disk is full: free some space and start again; nothing was lost", "error", fmt.Sprintf(format, args...))
+			os.Exit(1)
+		}
+	}
 	q.log.Error("derived ledger data", "error", fmt.Sprintf(format, args...))
 	panic(fmt.Sprintf("ledger: derived data: "+format, args...))
 }
