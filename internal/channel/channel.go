@@ -39,6 +39,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	"github.com/hansa-ledger/hansa/internal/wire/etcdraftpb"
+	"github.com/hansa-ledger/hansa/internal/wire/msppb"
 	"github.com/hansa-ledger/hansa/internal/wire/ordererpb"
 )
 
@@ -262,6 +263,19 @@ func (b *Bundle) ApplicationOrgs() []Org {
 		return nil
 	}
 	return b.application.orgs
+}
+
+// CheckPeer wants a valid peer of a member that runs peers. In a member without
+// node OUs all are peers.
+func (b *Bundle) CheckPeer(id *identity.Identity) error {
+	if !slices.ContainsFunc(b.ApplicationOrgs(), func(org Org) bool { return org.MSPID == id.MSPID() }) {
+		return errors.New("its member only orders")
+	}
+	role := msppb.MSPRole_PEER
+	if !id.MSP().NodeOUs() {
+		role = msppb.MSPRole_MEMBER
+	}
+	return id.Satisfies(policy.Role(id.MSPID(), role))
 }
 
 // OrdererEndpoints are the ordering service nodes to pull blocks from and submit

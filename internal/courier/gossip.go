@@ -78,7 +78,7 @@ func (c *Courier) admitLinked(channelID string, serialized []byte) (*caller, err
 	if err != nil {
 		return nil, status.Error(codes.PermissionDenied, "the sender's identity is not of a member of the channel")
 	}
-	if err := checkPeer(m.bundle, id); err != nil {
+	if err := m.bundle.CheckPeer(id); err != nil {
 		return nil, status.Errorf(codes.PermissionDenied, "the sender is not a valid peer of a member of the channel: %v", err)
 	}
 	if !c.gate.enter(id.MSPID()) {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"slices"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -15,13 +14,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/hansa-ledger/hansa/internal/channel"
 	"github.com/hansa-ledger/hansa/internal/identity"
 	"github.com/hansa-ledger/hansa/internal/ledger"
-	"github.com/hansa-ledger/hansa/internal/policy"
 	"github.com/hansa-ledger/hansa/internal/privatedb"
 	"github.com/hansa-ledger/hansa/internal/rwset"
-	"github.com/hansa-ledger/hansa/internal/wire/msppb"
 	"github.com/hansa-ledger/hansa/internal/wire/privatedatapb"
 	"github.com/hansa-ledger/hansa/internal/wire/rwsetpb"
 )
@@ -61,7 +57,7 @@ func (c *Courier) admit(ctx context.Context, method string, r *privatedatapb.Sig
 	if err := id.Verify(signedBytes(method, r.Request), r.Signature); err != nil {
 		return nil, status.Error(codes.Unauthenticated, "the signature of the request is wrong")
 	}
-	if err := checkPeer(m.bundle, id); err != nil {
+	if err := m.bundle.CheckPeer(id); err != nil {
 		return nil, status.Errorf(codes.PermissionDenied, "the sender is not a valid peer of a member of the channel: %v", err)
 	}
 	if err := checkTLS(id.MSP(), certificates); err != nil {
@@ -81,18 +77,6 @@ func shown(ctx context.Context) []*x509.Certificate {
 		return nil
 	}
 	return info.State.PeerCertificates
-}
-
-// checkPeer wants a valid peer of a member that has applications on the channel. In a member without node OUs all are peers.
-func checkPeer(b *channel.Bundle, id *identity.Identity) error {
-	if !slices.ContainsFunc(b.ApplicationOrgs(), func(org channel.Org) bool { return org.MSPID == id.MSPID() }) {
-		return errors.New("its member only orders")
-	}
-	role := msppb.MSPRole_PEER
-	if !id.MSP().NodeOUs() {
-		role = msppb.MSPRole_MEMBER
-	}
-	return id.Satisfies(policy.Role(id.MSPID(), role))
 }
 
 // checkTLS wants a client certificate that comes from the member's TLS authorities. Whether these meant it for clients does not

@@ -109,7 +109,7 @@ func (s *Service) Run(ctx context.Context) error {
 				continue
 			}
 			for address, mspID := range s.config.Directory.Strangers(id) {
-				if s.reserve(address) {
+				if s.reserve(mspID, address) {
 					dialled.Go(func() {
 						defer s.release(address)
 						if err := s.open(ctx, address, roots(bundle, mspID)); err != nil && ctx.Err() == nil {
@@ -131,17 +131,15 @@ func roots(b *channel.Bundle, mspID string) (all [][]byte) {
 	return all
 }
 
-// reserve says whether a link to address should be opened now.
-func (s *Service) reserve(address string) bool {
+// reserve says whether a link to a member's peer should be opened now.
+func (s *Service) reserve(mspID, address string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dialling[address] || len(s.dialling) >= maxLinks {
 		return false
 	}
-	for id := range s.links {
-		if p := s.known[id]; p != nil && p.address == address {
-			return false
-		}
+	if s.linkTo(mspID, address) != nil {
+		return false
 	}
 	s.dialling[address] = true
 	return true
@@ -197,7 +195,7 @@ func (s *Service) identify(serialized, pkiID []byte) (*identity.Identity, error)
 		if id, err = bundle.MSPs().Deserialize(serialized); err != nil {
 			continue
 		}
-		if err = id.Validate(); err == nil {
+		if err = bundle.CheckPeer(id); err == nil {
 			return id, nil
 		}
 	}

@@ -432,7 +432,7 @@ func TestPrivateData(t *testing.T) {
 		t.Errorf("answer %v", m)
 	}
 
-	link, ok := a.service.Link("beta.example.com:7051")
+	link, ok := a.service.Link("BetaMSP", "beta.example.com:7051")
 	if !ok {
 		t.Fatal("there is no link")
 	}
@@ -476,6 +476,21 @@ func TestPrivateData(t *testing.T) {
 	}
 }
 
+// Who claims the address of another member's peer does not get what is meant for that one.
+func TestClaimedAddress(t *testing.T) {
+	w := newWorld(t)
+	a, liar := w.peer("AlphaMSP"), w.foreigner("GammaMSP")
+	liar.connect(a, liar.cert)
+	liar.send(liar.seal(greeting(liar.greeting())), liar.seal(liar.alive("beta.example.com:7051")), liar.seal(liar.state(3)))
+	await(t, "alpha has heard the liar", func() bool {
+		_, ok := a.service.Link("GammaMSP", "beta.example.com:7051")
+		return ok
+	})
+	if _, ok := a.service.Link("BetaMSP", "beta.example.com:7051"); ok {
+		t.Error("a peer of gamma is taken for one of beta")
+	}
+}
+
 // A peer of ours finds an anchor peer that nobody told it to be of Hansa, and both learn of each other.
 func TestAnchorPeerIsDialled(t *testing.T) {
 	w := newWorld(t)
@@ -513,6 +528,8 @@ func TestRefusedGreetings(t *testing.T) {
 	stranger := &foreigner{w: w, signer: identitytest.NewOrg(t, "BetaMSP").Signer(t, "peer"), cert: certificate(t)}
 	stranger.pkiID, _ = discovery.PKIID(stranger.signer.Serialize())
 	f, g := w.foreigner("BetaMSP"), w.foreigner("GammaMSP")
+	user := &foreigner{w: w, signer: w.orgs["BetaMSP"].Signer(t, "client"), cert: certificate(t)}
+	user.pkiID, _ = discovery.PKIID(user.signer.Serialize())
 	other := f.greeting()
 	other.PkiId = g.pkiID
 	wrongHash := f.greeting()
@@ -526,6 +543,7 @@ func TestRefusedGreetings(t *testing.T) {
 		want  string // "" for a link that ends well
 	}{
 		"stranger":          {stranger, stranger.seal(greeting(stranger.greeting())), []tls.Certificate{stranger.cert}, "MSP"},
+		"no peer":           {user, user.seal(greeting(user.greeting())), []tls.Certificate{user.cert}, "is not a [PEER]"},
 		"another's id":      {f, f.seal(greeting(other)), []tls.Certificate{f.cert}, "PKI-ID is of another identity"},
 		"another's hand":    {f, g.seal(greeting(f.greeting())), []tls.Certificate{f.cert}, "signature is invalid"},
 		"another's TLS":     {f, f.seal(greeting(wrongHash)), []tls.Certificate{f.cert}, "another TLS certificate"},

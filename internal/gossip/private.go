@@ -45,16 +45,25 @@ func (s *Service) handlePrivate(l *link, m *gossippb.GossipMessage) {
 	l.send(answer)
 }
 
-// Link is the link with the peer at an address, if there is one.
-func (s *Service) Link(address string) (*Link, bool) {
+// Link is the link with a member's peer at an address, if there is one.
+func (s *Service) Link(mspID, address string) (*Link, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, l := range s.links {
-		if p := s.known[id]; p != nil && p.address == address {
-			return &Link{l}, true
-		}
+	if l := s.linkTo(mspID, address); l != nil {
+		return &Link{l}, true
 	}
 	return nil, false
+}
+
+// linkTo finds a link, with s.mu held. An address is what a peer says of itself, its member is proved: who claims the
+// address of another member's peer must not get what is meant for that one.
+func (s *Service) linkTo(mspID, address string) *link {
+	for id, l := range s.links {
+		if p := s.known[id]; p != nil && p.address == address && l.mspID == mspID {
+			return l
+		}
+	}
+	return nil
 }
 
 // Link is a link as package courier uses it.

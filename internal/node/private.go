@@ -39,7 +39,7 @@ func (p *peer) otherPeers(channelID string) (peers []courier.Peer) {
 			continue
 		}
 		if m.Foreign {
-			if link, ok := p.rumours.Link(m.Address); ok {
+			if link, ok := p.rumours.Link(m.MSPID, m.Address); ok {
 				peers = append(peers, courier.Peer{MSPID: m.MSPID, Address: m.Address, Link: link})
 			}
 			continue
