@@ -168,13 +168,16 @@ func (l *Ledger) finishRollback() error {
 		}
 	}
 	if r.Step == stepDrop {
-		if _, err := fs.Stat(l.path(droppedNew)); err == nil {
+		switch _, err := fs.Stat(l.path(droppedNew)); {
+		case err == nil:
 			if err := fs.RemoveAll(l.path(droppedDir)); err != nil {
 				return err
 			}
 			if err := fs.Rename(l.path(droppedNew), l.path(droppedDir)); err != nil {
 				return err
 			}
+		case !errors.Is(err, os.ErrNotExist): // not: it was moved before a crash
+			return err
 		}
 		if err := l.removeDerived(); err != nil {
 			return err
@@ -195,8 +198,8 @@ func (l *Ledger) removeDerived() error {
 	return snapshotfile.SyncDir(l.config.FS, l.config.Dir)
 }
 
-// keepDropped gathers the private data of the blocks behind the target: from the log, and where an earlier rollback dropped
-// them and they did not come again, from what that one kept.
+// keepDropped gathers the private data of the blocks behind the target, from the log and from what an earlier rollback kept: of
+// blocks that did not come again, or came without what a purge had trimmed, which regained takes in the end.
 func (l *Ledger) keepDropped() error {
 	fs := l.config.FS
 	if err := fs.RemoveAll(l.path(droppedNew)); err != nil {
@@ -206,14 +209,16 @@ func (l *Ledger) keepDropped() error {
 	if err != nil {
 		return err
 	}
+	first := l.rolled.To + 1
 	if earlier != nil {
 		defer earlier.Close()
+		first = min(first, earlier.First())
 	}
-	to, err := blockstore.Open(l.path(droppedNew), blockstore.Options{FS: fs, SegmentBytes: l.config.SegmentBytes, First: l.rolled.To + 1})
+	to, err := blockstore.Open(l.path(droppedNew), blockstore.Options{FS: fs, SegmentBytes: l.config.SegmentBytes, First: first})
 	if err != nil {
 		return err
 	}
-	for n := l.rolled.To + 1; n < l.rolled.Height && err == nil; n++ {
+	for n := first; n < l.rolled.Height && err == nil; n++ {
 		var extra []byte
 		if extra, err = l.everPrivate(n, earlier); err == nil {
 			err = to.Append(n, nil, extra)

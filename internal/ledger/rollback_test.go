@@ -155,6 +155,39 @@ func TestRollbackRefusals(t *testing.T) {
 	}
 }
 
+// TestRollbackOfRegained rolls a ledger back that has most of its blocks again: private data of these that could not be taken with them,
+// since a purge had trimmed it, waits for the end as before.
+func TestRollbackOfRegained(t *testing.T) {
+	full := uint64(len(golden(t)))
+	config := ledger.Config{Dir: t.TempDir(), ChannelID: "devledger"}
+	l := open(t, config)
+	until(t, l, full)
+	if err := l.ErasePurged(); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ to, upTo uint64 }{{0, full - 1}, {full - 3, full}} {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := ledger.Rollback(config, step.to); err != nil {
+			t.Fatal(err)
+		}
+		l = open(t, config)
+		recommit(t, l, step.upTo)
+	}
+	regaining(t, l, 0)
+	compareWithGolden(t, l, "Alpha")
+	missing, err := l.MissingPrivateData(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range missing {
+		if _, golden := privateOf(t, "Alpha", m.Block); len(golden) == 0 {
+			t.Errorf("missing at the end: %v", m)
+		}
+	}
+}
+
 // A ledger that began with a snapshot goes back to that, and no further.
 func TestRollbackToSnapshot(t *testing.T) {
 	donor := open(t, ledger.Config{Dir: t.TempDir(), ChannelID: "devledger"})
