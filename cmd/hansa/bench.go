@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/hansa-ledger/hansa/client"
 	"github.com/hansa-ledger/hansa/contract"
 	"github.com/hansa-ledger/hansa/internal/admin"
 	"github.com/hansa-ledger/hansa/internal/bench"
@@ -47,11 +46,28 @@ AssetExists can stand in for it.`,
 				return err
 			}
 			defer closeClient()
-			if contractName == "" {
+			committed, err := admin.Committed(cmd.Context(), ch)
+			if err != nil {
+				return err
+			}
+			has := func(name string) bool {
+				for _, d := range committed {
+					if d.Name == name {
+						return true
+					}
+				}
+				return false
+			}
+			switch {
+			case contractName == "" && has("bench"):
 				contractName = "bench"
-				if err := deployBench(cmd, n, ch); err != nil {
+			case contractName == "":
+				contractName = "bench"
+				if err := deployBench(cmd, n); err != nil {
 					return err
 				}
+			case !has(contractName):
+				return fmt.Errorf("--contract %s: the channel has no such contract; `hansa contract list` shows those it has", contractName)
 			}
 			config.Contract = ch.Contract(contractName)
 			if config.Processes, err = watched(cmd, dir); err != nil {
@@ -59,6 +75,15 @@ AssetExists can stand in for it.`,
 			}
 			out := cmd.OutOrStdout()
 			var table *tabwriter.Writer
+			var rejections []string // after the table: among its lines they would end the columns
+			defer func() {
+				if table != nil {
+					table.Flush()
+				}
+				for _, line := range rejections {
+					fmt.Fprintln(out, line)
+				}
+			}()
 			for _, workload := range workloads {
 				for _, concurrency := range concurrencies {
 					config.Workload, config.Concurrency = workload, concurrency
@@ -77,10 +102,10 @@ AssetExists can stand in for it.`,
 						table = newReportTable(out, report)
 					}
 					writeReport(table, report)
+					for _, why := range slices.Sorted(maps.Keys(report.Rejected)) {
+						rejections = append(rejections, fmt.Sprintf("%s, %d in flight: %d × %s", workload, concurrency, report.Rejected[why], why))
+					}
 				}
-			}
-			if table != nil {
-				return table.Flush()
 			}
 			return nil
 		},
@@ -100,17 +125,8 @@ AssetExists can stand in for it.`,
 }
 
 // deployBench puts the benchmark's contract on the channel, served by this
-// binary, unless it is there.
-func deployBench(cmd *cobra.Command, n *provision.Network, ch *client.Channel) error {
-	committed, err := admin.Committed(cmd.Context(), ch)
-	if err != nil {
-		return err
-	}
-	for _, c := range committed {
-		if c.Name == "bench" {
-			return nil
-		}
-	}
+// binary.
+func deployBench(cmd *cobra.Command, n *provision.Network) error {
 	binary, err := os.Executable()
 	if err != nil {
 		return err
@@ -187,7 +203,4 @@ func writeReport(table *tabwriter.Writer, r *bench.Report) {
 		fmt.Fprintf(table, "%.2f\t%.0f\t", p.CPUPerTx, p.ResidentMB)
 	}
 	fmt.Fprintf(table, "%.2f\t\n", r.ClientCPU)
-	for _, why := range slices.Sorted(maps.Keys(r.Rejected)) {
-		fmt.Fprintf(table, "  %d × %s\n", r.Rejected[why], why)
-	}
 }

@@ -72,6 +72,8 @@ is an administrator of the peers' own member, whom the channel's configuration h
 		},
 	}
 	flags.register(c, false)
+	c.Flag("peer").Usage = "`host:port` of a peer that joins; may be repeated"
+	c.Flag("orderer").Usage = "`host:port` of an orderer that has the channel; may be repeated"
 	c.Flags().StringVar(&file, "block", "", "the `file` of the channel's first block, instead of asking an orderer")
 	return c
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,11 +101,21 @@ func (f *channelFlags) named(s *channelSession, own []*identity.Signer) error {
 	case (f.tlsCert == "") != (f.tlsKey == ""):
 		return errors.New("--tls-cert and --tls-key belong together")
 	}
+	for flag, addresses := range map[string][]string{"--orderer": f.orderers, "--peer": f.peers} {
+		for _, address := range addresses {
+			if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+				return fmt.Errorf("%s %q: host:port is wanted", flag, address)
+			}
+		}
+	}
 	var roots []byte
 	for _, file := range f.tlsRoots {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			return fmt.Errorf("--tls-root: %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(raw) {
+			return fmt.Errorf("--tls-root %s: it holds no certificate in PEM", file)
 		}
 		roots = append(append(roots, raw...), '\n')
 	}

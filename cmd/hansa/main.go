@@ -12,10 +12,12 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hansa-ledger/hansa/internal/node"
+	"github.com/hansa-ledger/hansa/internal/provision"
 )
 
 func main() {
@@ -26,7 +28,12 @@ func main() {
 	} else {
 		name = "hansa"
 	}
-	err := root.ExecuteContext(ctx)
+	err := unknownCommand(root, os.Args[1:])
+	if err == nil {
+		var ran *cobra.Command
+		ran, err = root.ExecuteContextC(ctx)
+		err = whyUnreachable(ran, err)
+	}
 	stop()
 	if err != nil {
 		if !errors.Is(err, errSilent) {
@@ -65,7 +72,56 @@ Start a network of two members on this machine, and stop it again:
 	} {
 		root.AddCommand(c)
 	}
+	sayUsage(root)
 	return root
+}
+
+// sayUsage makes commands that get wrong arguments say which they take.
+func sayUsage(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		sayUsage(sub)
+	}
+	if check := c.Args; check != nil && !c.HasSubCommands() {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%w; the command is: %s", err, cmd.UseLine())
+			}
+			return nil
+		}
+	}
+}
+
+// unknownCommand refuses what is no subcommand of a command that does nothing itself: cobra would
+// print help and succeed.
+func unknownCommand(root *cobra.Command, args []string) error {
+	c, rest, err := root.Find(args)
+	if err != nil || c == root || c.Runnable() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return nil // cobra's to say
+	}
+	return fmt.Errorf("unknown command %q for %q; `%s --help` lists what there is", rest[0], c.CommandPath(), c.CommandPath())
+}
+
+// whyUnreachable says of a node of a network on this machine that refuses connections that the
+// network does not run, if that is why.
+func whyUnreachable(c *cobra.Command, err error) error {
+	if err == nil || c.Flag("data") == nil || !strings.Contains(err.Error(), syscall.ECONNREFUSED.Error()) {
+		return err
+	}
+	for _, name := range []string{"peer", "orderer", "config"} { // a node elsewhere
+		if f := c.Flag(name); f != nil && f.Changed {
+			return err
+		}
+	}
+	control, failed := provision.NewControl(c.Flag("data").Value.String())
+	if failed != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, failed = control.Status(ctx); errors.Is(failed, provision.ErrNotRunning) {
+		return failed
+	}
+	return err
 }
 
 func version() string {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -138,7 +139,7 @@ func peerConfigFile(dir, name string) (string, error) {
 			names = append(names, full)
 		}
 	}
-	return "", fmt.Errorf("the network has no peer %q; it has %q", name, names)
+	return "", fmt.Errorf("the network has no peer %q; its peers are %s", name, strings.Join(names, ", "))
 }
 
 // offlineDropin is the same as a subcommand of Fabric's `peer node`.

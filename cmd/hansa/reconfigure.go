@@ -24,7 +24,7 @@ const channelTimeout = time.Minute
 func newChannelConfig() *cobra.Command {
 	var flags channelFlags
 	var output string
-	var sequence int64
+	var sequence uint64
 	c := &cobra.Command{
 		Use:   "config",
 		Short: "Show a channel's configuration as YAML",
@@ -42,8 +42,8 @@ update -f takes.`,
 			ctx, cancel := context.WithTimeout(cmd.Context(), channelTimeout)
 			defer cancel()
 			config, err := s.fetch(ctx)
-			if err == nil && sequence >= 0 {
-				config, err = s.earlier(ctx, uint64(sequence))
+			if err == nil && cmd.Flag("sequence").Changed {
+				config, err = s.earlier(ctx, sequence)
 			}
 			if err != nil {
 				return err
@@ -65,7 +65,7 @@ update -f takes.`,
 	}
 	flags.register(c, false)
 	c.Flags().StringVarP(&output, "output", "o", "", "the `file` to write instead of the standard output")
-	c.Flags().Int64Var(&sequence, "sequence", -1, "the `number` of an earlier configuration (default: the newest)")
+	c.Flags().Uint64Var(&sequence, "sequence", 0, "the `number` of an earlier configuration (default: the newest)")
 	return c
 }
 

@@ -27,6 +27,8 @@ func newStatus() *cobra.Command {
 		Short:   "Show the processes of a network",
 		GroupID: "network",
 		Args:    cobra.NoArgs,
+		Example: `  hansa status --data my-network
+  hansa status --data my-network --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := provision.Load(dir); err != nil {
 				return err
@@ -73,7 +75,13 @@ func newLogs() *cobra.Command {
 		Use:     "logs [NAME...]",
 		Short:   "Show what the processes of a network wrote",
 		GroupID: "network",
+		Long:    "Show what the processes of a network wrote: those that are named, as hansa status names them, or all. A network that is stopped has logs too.",
+		Example: `  hansa logs --data my-network
+  hansa logs peer0.org1 orderer0 --follow --data my-network`,
 		RunE: func(cmd *cobra.Command, names []string) error {
+			if lines < 0 {
+				return fmt.Errorf("--lines %d: it must not be negative", lines)
+			}
 			n, err := provision.Load(dir)
 			if err != nil {
 				return err

@@ -41,8 +41,8 @@ func newTx() *cobra.Command {
 		GroupID: "use",
 	}
 	c.AddCommand(
-		newCall("submit", "Submit a transaction and wait until it is committed", (*txCall).submit),
-		newCall("evaluate", "Run a function on one peer, without a transaction", (*txCall).evaluate))
+		newCall("submit", "Submit a transaction and wait until it is committed", "submit asset CreateAsset a1 blue 5 Ann 300 --data my-network", (*txCall).submit),
+		newCall("evaluate", "Run a function on one peer, without a transaction", "evaluate asset ReadAsset a1 --data my-network", (*txCall).evaluate))
 	return c
 }
 
@@ -53,7 +53,7 @@ type txCall struct {
 	asJSON   bool
 }
 
-func newCall(use, short string, run func(*txCall, *cobra.Command) error) *cobra.Command {
+func newCall(use, short, example string, run func(*txCall, *cobra.Command) error) *cobra.Command {
 	var dir, member, user string
 	var transient, endorsers []string
 	t := &txCall{}
@@ -61,7 +61,7 @@ func newCall(use, short string, run func(*txCall, *cobra.Command) error) *cobra.
 		Use:     use + " CONTRACT FUNCTION [ARGUMENT...]",
 		Short:   short,
 		Args:    cobra.MinimumNArgs(2),
-		Example: fmt.Sprintf("  hansa tx %s shipment ReadShipment S-000001", use),
+		Example: "  hansa tx " + example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t.call = client.Strings(args[1], args[2:]...)
 			t.call.Members = endorsers
@@ -121,6 +121,9 @@ func (t *txCall) evaluate(cmd *cobra.Command) error {
 	result, err := t.contract.Evaluate(cmd.Context(), t.call)
 	if err != nil {
 		return err
+	}
+	if t.asJSON {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"result": string(result)})
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s\n", result)
 	return nil

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +46,12 @@ folders of its administrator and a user, laid out as cryptogen does (crypto/).`,
 		Example: `  hansa up --data my-network
   hansa up --data my-network --members 3 --detach`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+				if err := options.Check(); err != nil {
+					return err // before there is a folder
+				}
+			}
+			sayIgnored(cmd, dir)
 			if detach {
 				return upDetached(cmd, dir)
 			}
@@ -67,6 +76,28 @@ folders of its administrator and a user, laid out as cryptogen does (crypto/).`,
 	f.StringVar(&options.Channel, "channel", "business", "channel of a new network")
 	f.IntVar(&options.Port, "port", 7050, "first port of a new network; each node takes the next ten; 0 takes free ones")
 	return c
+}
+
+// sayIgnored warns of flags that are for a new network where there is one already.
+func sayIgnored(cmd *cobra.Command, dir string) {
+	n, err := provision.Load(dir)
+	if err != nil {
+		return
+	}
+	has := map[string]string{
+		"orderers": fmt.Sprint(len(n.Orderers)),
+		"members":  fmt.Sprint(len(n.Members)),
+		"channel":  n.Channel,
+	}
+	if len(n.Orderers) > 0 {
+		has["port"] = fmt.Sprint(n.Orderers[0].Port)
+	}
+	for _, name := range slices.Sorted(maps.Keys(has)) {
+		f := cmd.Flag(name)
+		if f.Changed && f.Value.String() != has[name] && !(name == "port" && f.Value.String() == "0") {
+			fmt.Fprintf(cmd.ErrOrStderr(), "--%s %s has no effect: it is for new networks, and the one in %s has %s already\n", name, f.Value, n.Dir(), has[name])
+		}
+	}
 }
 
 // upDetached runs the same command without --detach in the background and waits
@@ -96,8 +127,10 @@ func upDetached(cmd *cobra.Command, dir string) error {
 	}
 	defer log.Close()
 	args := []string{"up", "--data", dir}
-	for _, name := range []string{"orderers", "members", "channel", "port"} {
-		args = append(args, "--"+name, cmd.Flag(name).Value.String())
+	if _, err := provision.Load(dir); err != nil { // a network that is there has them
+		for _, name := range []string{"orderers", "members", "channel", "port"} {
+			args = append(args, "--"+name, cmd.Flag(name).Value.String())
+		}
 	}
 	background := exec.Command(binary, args...)
 	background.Stdout, background.Stderr = log, log
@@ -161,6 +194,10 @@ func newDown() *cobra.Command {
 		Short:   "Stop a network; its data stays",
 		GroupID: "network",
 		Args:    cobra.NoArgs,
+		Long: `Stop a network that hansa up started, or nodes that run on because hansa up itself was killed. The data stays; hansa up goes
+on with it.`,
+		Example: `  hansa down --data my-network
+  hansa down --data my-network --purge`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
@@ -198,7 +235,7 @@ func stopNetwork(ctx context.Context, dir string) error {
 		return err
 	}
 	left, err := provision.StopLeft(dir, binary)
-	if err != nil && !errors.Is(err, provision.ErrNoNetwork) {
+	if err != nil {
 		return err
 	}
 	if left > 0 {

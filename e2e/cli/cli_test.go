@@ -47,7 +47,7 @@ func TestWithoutNetwork(t *testing.T) {
 		{"--port 99999", []string{"up", "--data", none, "--port", "99999"}},
 		{`channel "Not A Name"`, []string{"up", "--data", none, "--channel", "Not A Name"}},
 		{"--members 0: 1 to 16", []string{"up", "--detach", "--data", none, "--members", "0"}},
-		{"is not running", []string{"down", "--data", none}},
+		{"there is no network in this folder", []string{"down", "--data", none}},
 		{"there is no network in this folder", []string{"down", "--purge", "--data", none}},
 		{"there is no network in this folder", []string{"status", "--data", none}},
 		{"there is no network in this folder", []string{"logs", "--data", none}},
@@ -88,6 +88,10 @@ func TestWithNetwork(t *testing.T) {
 	}{
 		{"is running already", []string{"up"}},
 		{"is running already", []string{"up", "--detach"}},
+		{"--members 5 has no effect", []string{"up", "--members", "5"}},
+		{"--contract nothing: the channel has no such contract", []string{"bench", "--contract", "nothing"}},
+		{`contract name "no name"`, []string{"contract", "deploy", empty, "--name", "no name"}},
+		{"no such file", []string{"contract", "deploy", filepath.Join(empty, "none")}},
 		{`no process "nobody"; there are`, []string{"logs", "nobody"}},
 		{`no member "org9"; its members are org1, org2`, []string{"tx", "evaluate", "asset", "GetAllAssets", "--member", "org9"}},
 		{`no user "Bob" here; there are Admin, User1`, []string{"tx", "evaluate", "asset", "GetAllAssets", "--user", "Bob"}},
@@ -110,8 +114,16 @@ func TestWithNetwork(t *testing.T) {
 	}
 	n.Hansa("tx", "evaluate", "asset", "GetAllAssets")
 	n.Down()
+	for _, args := range [][]string{
+		{"tx", "evaluate", "asset", "GetAllAssets"}, {"contract", "list"}, {"contract", "deploy", empty}, {"bench"},
+		{"snapshot", "list"}, {"channel", "config"}, {"channel", "update", "--set", "batch.timeout=1s"}, {"orderer", "plan"},
+	} {
+		refused(t, n, "the network is not running; `hansa up --data", append(args, "--data", n.Dir)...)
+	}
 	n.Up()
-	n.Hansa("tx", "evaluate", "asset", "GetAllAssets")
+	if got := n.Hansa("tx", "evaluate", "asset", "GetAllAssets", "--json"); !strings.HasPrefix(string(got), `{"result":"[`) {
+		t.Errorf("as JSON: %s", got)
+	}
 }
 
 func TestPortInUse(t *testing.T) {

@@ -140,7 +140,7 @@ func TestSpecErrors(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"", "empty"},
 		{good + "---\nchannel: x\n", "more follow"},
-		{good + "colour: blue\n", "field colour not found"},
+		{good + "colour: blue\n", `unknown key "colour"`},
 		{replace("channel: devledger", "channel: Devledger"), "channel: 'Devledger' contains illegal characters"},
 		{replace("channel: devledger", "channel: ''"), "cannot be empty"},
 		{replace("timeout: 1s", "timeout: soon"), "soon"},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,6 +171,9 @@ const (
 	maxSpecNodes = 1000 // members, and orderers
 )
 
+// unknownField is how the YAML decoder tells of a key that is not known.
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
 // ParseSpec reads and checks a description, strictly, and fills in the defaults.
 func ParseSpec(raw []byte) (*Spec, error) {
 	if len(raw) > maxSpecBytes {
@@ -181,7 +185,7 @@ func ParseSpec(raw []byte) (*Spec, error) {
 	if err := decoder.Decode(s); errors.Is(err, io.EOF) {
 		return nil, errors.New("channel description is empty")
 	} else if err != nil {
-		return nil, fmt.Errorf("channel description: %w", err)
+		return nil, fmt.Errorf("channel description: %s", unknownField.ReplaceAllString(err.Error(), `unknown key "$1"`))
 	}
 	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return nil, errors.New("channel description: one YAML document is wanted, more follow")

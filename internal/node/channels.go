@@ -148,7 +148,7 @@ func (c *channels) start(id string, l *ledger.Ledger, genesis *commonpb.Block) e
 	ch.Channel = pipeline
 	ch.definitions.committed(pipeline.Height(), true)
 	ch.puller = deliver.NewPuller(deliver.PullerConfig{
-		ChannelID: id, Signer: p.signer, Certificate: &p.cert, Log: log, Next: pipeline.Next,
+		ChannelID: id, Signer: p.signer, Certificate: &p.cert, Log: p.log, Next: pipeline.Next,
 		Endpoints: func() []deliver.Endpoint {
 			var endpoints []deliver.Endpoint
 			for _, e := range pipeline.Bundle().OrdererEndpoints() {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -180,10 +181,13 @@ func decodeStrict(raw []byte, config any) error {
 	decoder := yaml.NewDecoder(bytes.NewReader(raw))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(config); err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return errors.New(unknownField.ReplaceAllString(err.Error(), `unknown setting "$1"`))
 	}
 	return nil
 }
+
+// unknownField is how the YAML decoder tells of a setting that is not known.
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
 
 // override sets fields from the environment and deletes what it used.
 func override(v reflect.Value, prefix string, values map[string]string) error {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +43,9 @@ type Deployment struct {
 	Members []string
 }
 
+// contractName is the rule that peers check definitions by.
+var contractName = regexp.MustCompile(`^[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*$`)
+
 // Deploy builds a contract, runs it as a service, and makes it the channel's:
 // installed on every member's peers, approved and committed. A contract that is
 // there already is upgraded. progress is told each step.
@@ -55,9 +59,26 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 			d.Name = filepath.Base(source)
 		}
 	}
+	if d.Command == nil {
+		if info, err := os.Stat(d.Source); err != nil {
+			return err
+		} else if !info.IsDir() {
+			return fmt.Errorf("%s is no folder: one with a Go main package or a package.json is wanted", d.Source)
+		}
+	}
+	if !contractName.MatchString(d.Name) {
+		return fmt.Errorf("contract name %q: letters and digits are wanted, and between them '-' or '_'; name it with --name", d.Name)
+	}
 	approvers, err := n.approvers(d.Members)
 	if err != nil {
 		return err
+	}
+	control, err := NewControl(n.dir)
+	if err != nil {
+		return err
+	}
+	if _, err := control.Status(ctx); err != nil {
+		return err // nobody would run it
 	}
 	home := approvers[0]
 	c, err := n.Client(home, "Admin")

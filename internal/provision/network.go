@@ -103,20 +103,28 @@ const (
 
 var channelName = regexp.MustCompile(`^[a-z][a-z0-9.-]{0,248}$`)
 
+// Check says what is wrong with the options, before anything is made of them.
+func (o Options) Check() error {
+	switch {
+	case !channelName.MatchString(o.Channel):
+		return fmt.Errorf("channel %q: a name of lower-case letters, digits, '.' and '-' that starts with a letter is wanted", o.Channel)
+	case o.Orderers < 1 || o.Orderers > maxOrderers:
+		return fmt.Errorf("--orderers %d: 1 to %d are possible", o.Orderers, maxOrderers)
+	case o.Members < 1 || o.Members > maxMembers:
+		return fmt.Errorf("--members %d: 1 to %d are possible", o.Members, maxMembers)
+	case o.Port < 0 || o.Port+portStride*(o.Orderers+2*o.Members+1) > 65535:
+		return fmt.Errorf("--port %d: a port that leaves room below 65535 is wanted, or 0 for any free ones", o.Port)
+	}
+	return nil
+}
+
 // New plans a network in dir. Nothing is written.
 func New(dir string, o Options) (*Network, error) {
 	if o.Channel == "" {
 		o.Channel = "business"
 	}
-	switch {
-	case !channelName.MatchString(o.Channel):
-		return nil, fmt.Errorf("channel %q: a name of lower-case letters, digits, '.' and '-' that starts with a letter is wanted", o.Channel)
-	case o.Orderers < 1 || o.Orderers > maxOrderers:
-		return nil, fmt.Errorf("--orderers %d: 1 to %d are possible", o.Orderers, maxOrderers)
-	case o.Members < 1 || o.Members > maxMembers:
-		return nil, fmt.Errorf("--members %d: 1 to %d are possible", o.Members, maxMembers)
-	case o.Port < 0 || o.Port+portStride*(o.Orderers+2*o.Members+1) > 65535:
-		return nil, fmt.Errorf("--port %d: a port that leaves room below 65535 is wanted, or 0 for any free ones", o.Port)
+	if err := o.Check(); err != nil {
+		return nil, err
 	}
 	ports := ports{o.Port, portStride}
 	if o.Port == 0 {

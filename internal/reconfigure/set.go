@@ -3,6 +3,7 @@ package reconfigure
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,12 +38,24 @@ func (c *Config) Set(assignment, dir string) error {
 	if err := setPath(root, path, value); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	if section, _, _ := strings.Cut(path, "."); value != nil && zero.MatchString(value.Value) && (section == "batch" || section == "raft") {
+		return fmt.Errorf("%s: it cannot be %s", path, value.Value) // the document would take it as left out
+	}
 	raw, err := yaml.Marshal(root)
 	if err != nil {
 		return err
 	}
-	return c.EditYAML(raw, dir)
+	err = c.EditYAML(raw, dir)
+	if err != nil && undecodable.MatchString(err.Error()) { // lines are those of a document that nobody has seen
+		return fmt.Errorf("%s: %s", assignment, undecodable.ReplaceAllString(err.Error(), ""))
+	}
+	return err
 }
+
+var (
+	zero        = regexp.MustCompile(`^0+ ?[a-zA-Z]*$`)
+	undecodable = regexp.MustCompile(`^yaml: unmarshal errors:\s+line \d+: `)
+)
 
 // setPath sets, or with nil removes, what a path leads to.
 func setPath(node *yaml.Node, path string, value *yaml.Node) error {
