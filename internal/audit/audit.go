@@ -228,8 +228,8 @@ func (f *fresh) resume() error {
 	}
 	f.tip = f.ledger.Info().CurrentBlockHash
 	s := f.ledger.NewSnapshot()
-	defer s.Close()
 	v, err := s.Get("", rwset.ConfigKey)
+	err = errors.Join(err, s.Close()) // the ledger waits for it before it closes
 	if err == nil && v == nil {
 		err = errors.New("the ledger to go on with holds no channel configuration")
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"os"
@@ -17,6 +18,9 @@ import (
 	"time"
 
 	"github.com/hansa-ledger/hansa/internal/audit"
+	"github.com/hansa-ledger/hansa/internal/block"
+	"github.com/hansa-ledger/hansa/internal/ledger"
+	"github.com/hansa-ledger/hansa/internal/rwset"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
 
@@ -134,6 +138,20 @@ func TestReplayDir(t *testing.T) {
 	lines := new(bytes.Buffer)
 	if err := audit.Replay(context.Background(), copyBlocks(t, 3, 99, nil), lines, audit.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "has 4 blocks, more than the 3") {
 		t.Errorf("went on with a longer ledger: %v", err)
+	}
+	// A block that is none of a channel's beginning makes no configuration.
+	empty := t.TempDir()
+	l, err := ledger.Open(ledger.Config{Dir: empty})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(l.Commit(&ledger.Commit{Block: block.Parse(&commonpb.Block{Header: &commonpb.BlockHeader{}, Data: &commonpb.BlockData{},
+		Metadata: &commonpb.BlockMetadata{Metadata: make([][]byte, 5)}}), Updates: &rwset.Updates{}}), l.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.Replay(context.Background(), first, lines, audit.Options{Dir: empty}); err == nil || !strings.Contains(err.Error(), "holds no channel configuration") {
+		t.Errorf("went on with a ledger without configuration: %v", err)
 	}
 	other := copyBlocks(t, 4, 3, func(b *commonpb.Block) { b.Header.PreviousHash[0] ^= 1 })
 	if err := audit.Replay(context.Background(), other, lines, audit.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "block 3: the ledger to go on with holds another block") {

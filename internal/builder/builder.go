@@ -229,6 +229,9 @@ func (b *Builders) Build(ctx context.Context, p *contractpackage.Package) (*Buil
 	}
 	by := b.detect(ctx, p.ID, source, metadata)
 	if by == nil {
+		if ctx.Err() != nil { // no builder had its say
+			return nil, context.Cause(ctx)
+		}
 		return nil, ErrUnclaimed
 	}
 	if err := b.finish(ctx, by, "build", p.ID, source, metadata, bld); err != nil {

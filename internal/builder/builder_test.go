@@ -280,6 +280,10 @@ func TestHanging(t *testing.T) {
 	if _, err = b.Build(ctx, packageOf(t, "own", nil)); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	// Then nobody knows whether a builder wants the package.
+	if _, err = b.Build(ctx, packageOf(t, "own", nil)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 	nothingLeft(t, dir)
 }
 

@@ -146,6 +146,10 @@ func (t *takeover) move(id string) error {
 	if err := os.MkdirAll(t.peer.channels.dir, 0o750); err != nil {
 		return err
 	}
+	// What is moved must not be lost with a new folder while the note remains that it is done.
+	if err := syncDir(t.peer.config.DataDir); err != nil {
+		return err
+	}
 	if err := os.Rename(from, filepath.Join(t.peer.channels.dir, id)); err != nil {
 		return err
 	}

@@ -63,6 +63,10 @@ func takeOverChains(from FabricOrdererData, config order.Config, log *slog.Logge
 			return fmt.Errorf("take over channel %s from %s: %w; move %s away to go without it",
 				id, from.Ledger, err, filepath.Join(from.Ledger, "chains", id))
 		}
+		// The folder of the chains may be new: it must not be lost while the mark remains.
+		if err := syncDir(config.Dir); err != nil {
+			return err
+		}
 		if err := writeSynced(filepath.Join(marks, id+".done"), nil); err != nil {
 			return err
 		}
