@@ -114,12 +114,12 @@ AssetExists can stand in for it.`,
 	dataFlag(c, &dir)
 	memberFlag(c, &member)
 	f := c.Flags()
-	f.StringSliceVar(&workloads, "workload", []string{bench.Create, bench.Transfer, bench.Read}, "create, transfer and read, one run each")
+	f.StringSliceVar(&workloads, "workload", []string{bench.Create, bench.Transfer, bench.Read}, "`workloads`: create, transfer and read, one run each")
 	f.IntSliceVar(&concurrencies, "concurrency", []int{1, 16, 64}, "calls in flight, one run each")
 	f.DurationVar(&config.Duration, "duration", 10*time.Second, "how long each run lasts")
 	f.IntVar(&config.Keys, "keys", 10_000, "keys that transfer and read choose from")
 	f.IntVar(&config.ValueBytes, "size", 256, "bytes of a value")
-	f.StringVar(&contractName, "contract", "", "a contract to call instead of the benchmark's own")
+	f.StringVar(&contractName, "contract", "", "a `contract` to call instead of the benchmark's own")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a run")
 	return c
 }

@@ -52,21 +52,22 @@ whose administrators' keys are here, and commit it.`,
 	}
 	dataFlag(c, &dir)
 	f := c.Flags()
-	f.StringVar(&d.Name, "name", "", "the contract's name on the channel (default: the folder's name)")
-	f.StringVar(&d.Version, "version", "", "its version (default: 1.0, then 2.0 and so on)")
-	f.StringVar(&d.Policy, "policy", "", "endorsement policy: its text, or the path of a channel policy (default: the channel's own)")
-	f.StringVar(&d.Collections, "collections", "", "file with its collections of private data: JSON, as Fabric's collections_config.json (default: those it has)")
+	f.StringVar(&d.Name, "name", "", "the contract's `name` on the channel (default: the folder's name)")
+	f.StringVar(&d.Version, "version", "", "its `version` (default: 1.0, then 2.0 and so on)")
+	f.StringVar(&d.Policy, "policy", "", "endorsement `policy`: its text, or the path of a channel policy (default: the channel's own)")
+	f.StringVar(&d.Collections, "collections", "", "`file` with its collections of private data: JSON, as Fabric's collections_config.json (default: those it has)")
 	f.BoolVar(&d.InitRequired, "init-required", false, "the contract must be initialized before it is used")
-	f.StringSliceVar(&d.Members, "members", nil, "members that approve (default: all whose administrators' keys are here)")
+	f.StringSliceVar(&d.Members, "members", nil, "`members` that approve (default: all whose administrators' keys are here)")
 	return c
 }
 
 func newContractList() *cobra.Command {
 	var dir, member string
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the contracts of the channel",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the contracts of the channel",
+		Args:    cobra.NoArgs,
+		Example: "  hansa contract list --data my-network",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, ch, closeClient, err := openChannel(dir, member, "Admin")
 			if err != nil {

@@ -27,6 +27,9 @@ func TestHelpIsComplete(t *testing.T) {
 		if c.Runnable() && c.Args == nil && !strings.Contains(c.Use, "...") {
 			t.Errorf("%s takes any arguments", c.CommandPath())
 		}
+		if c.Runnable() && c.Example == "" && !c.Hidden && c.HasParent() {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
 		// A backslash goes on with the next line, as in a shell.
 		for _, line := range strings.Split(strings.ReplaceAll(c.Example, "\\\n", ""), "\n") {
 			if line = strings.TrimSpace(line); line == "" {

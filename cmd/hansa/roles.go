@@ -56,6 +56,7 @@ func newRole(role, short, example string, config func() any, run func(context.Co
 
 The configuration is a YAML file; --example prints a complete one that documents every setting. Each setting can be
 overridden by an environment variable. An unknown setting is an error.`,
+		Example: fmt.Sprintf("  hansa %[1]s --example > %[1]s.yaml\n  hansa %[1]s --config %[1]s.yaml", role),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if printExample {
 				fmt.Fprint(cmd.OutOrStdout(), example)

@@ -12,7 +12,7 @@ import (
 )
 
 func memberFlag(c *cobra.Command, member *string) {
-	c.Flags().StringVar(member, "member", "", "the member on whose behalf and through whose peer (default: the first)")
+	c.Flags().StringVar(member, "member", "", "the `member` on whose behalf and through whose peer (default: the first)")
 }
 
 // openChannel connects to a member's peer as one of its users.
@@ -87,9 +87,9 @@ func newCall(use, short, example string, run func(*txCall, *cobra.Command) error
 	dataFlag(c, &dir)
 	memberFlag(c, &member)
 	f := c.Flags()
-	f.StringVar(&user, "user", "User1", "the member's user")
-	f.StringArrayVar(&transient, "transient", nil, "NAME=VALUE that reaches the contract and not the ledger; may be repeated")
-	f.StringSliceVar(&endorsers, "endorsers", nil, "MSP ids whose peers run the function, instead of those that the policy asks for")
+	f.StringVar(&user, "user", "User1", "the member's `user`")
+	f.StringArrayVar(&transient, "transient", nil, "`NAME=VALUE` that reaches the contract and not the ledger; may be repeated")
+	f.StringSliceVar(&endorsers, "endorsers", nil, "`MSP ids` whose peers run the function, instead of those that the policy asks for")
 	f.BoolVar(&t.asJSON, "json", false, "print JSON")
 	return c
 }

@@ -73,7 +73,7 @@ folders of its administrator and a user, laid out as cryptogen does (crypto/).`,
 	f.BoolVar(&detach, "detach", false, "return once the network serves; hansa down stops it")
 	f.IntVar(&options.Orderers, "orderers", 1, "ordering nodes of a new network")
 	f.IntVar(&options.Members, "members", 2, "members of a new network")
-	f.StringVar(&options.Channel, "channel", "business", "channel of a new network")
+	f.StringVar(&options.Channel, "channel", "business", "`name` of the channel of a new network")
 	f.IntVar(&options.Port, "port", 7050, "first port of a new network; each node takes the next ten; 0 takes free ones")
 	return c
 }

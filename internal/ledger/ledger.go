@@ -122,6 +122,9 @@ func Open(config Config) (*Ledger, error) {
 	l := newLedger(config)
 	wrap := func(err error) error {
 		l.Close()
+		if config.ChannelID == "" { // it is read from the blocks
+			return fmt.Errorf("open ledger: %w", err)
+		}
 		return fmt.Errorf("open ledger of channel %q: %w", config.ChannelID, err)
 	}
 	err := l.openLog()
