@@ -265,10 +265,15 @@ func (b *Bundle) ApplicationOrgs() []Org {
 	return b.application.orgs
 }
 
+// RunsPeers says whether a member, by its MSP id, is one of ApplicationOrgs.
+func (b *Bundle) RunsPeers(mspID string) bool {
+	return slices.ContainsFunc(b.ApplicationOrgs(), func(org Org) bool { return org.MSPID == mspID })
+}
+
 // CheckPeer wants a valid peer of a member that runs peers. In a member without
 // node OUs all are peers.
 func (b *Bundle) CheckPeer(id *identity.Identity) error {
-	if !slices.ContainsFunc(b.ApplicationOrgs(), func(org Org) bool { return org.MSPID == id.MSPID() }) {
+	if !b.RunsPeers(id.MSPID()) {
 		return errors.New("its member only orders")
 	}
 	role := msppb.MSPRole_PEER

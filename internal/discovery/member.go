@@ -121,7 +121,7 @@ func (s *statement) verify(b *channel.Bundle) (*identity.Identity, error) {
 	if err := id.Validate(); err != nil {
 		return nil, err
 	}
-	if !isApplicationMember(b, id.MSPID()) {
+	if !b.RunsPeers(id.MSPID()) {
 		return nil, fmt.Errorf("%s has no peers on channel %s", id.MSPID(), b.ID())
 	}
 	if !bytes.Equal(s.mac, ChannelMAC(s.pkiID, b.ID())) {
@@ -133,13 +133,4 @@ func (s *statement) verify(b *channel.Bundle) (*identity.Identity, error) {
 		}
 	}
 	return id, nil
-}
-
-func isApplicationMember(b *channel.Bundle, mspID string) bool {
-	for _, org := range b.ApplicationOrgs() {
-		if org.MSPID == mspID {
-			return true
-		}
-	}
-	return false
 }

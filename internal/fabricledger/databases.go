@@ -100,22 +100,36 @@ func Ledgers(dir string) (_ map[string]Status, err error) {
 // decodeStatus reads field 1 of a ledger's metadata.
 func decodeStatus(raw []byte) (Status, error) {
 	status := Active
+	err := walk(raw, func(field protowire.Number, number uint64, value []byte) {
+		if field == 1 && value == nil {
+			status = Status(number)
+		}
+	})
+	return status, err
+}
+
+// walk visits the fields of a message that are numbers, with a nil value, and those that are bytes.
+func walk(raw []byte, visit func(field protowire.Number, number uint64, value []byte)) error {
 	for len(raw) > 0 {
 		field, kind, n := protowire.ConsumeTag(raw)
 		if n < 0 {
-			return 0, protowire.ParseError(n)
+			return protowire.ParseError(n)
 		}
 		raw = raw[n:]
 		if n = protowire.ConsumeFieldValue(field, kind, raw); n < 0 {
-			return 0, protowire.ParseError(n)
+			return protowire.ParseError(n)
 		}
-		if field == 1 && kind == protowire.VarintType {
-			v, _ := protowire.ConsumeVarint(raw)
-			status = Status(v)
+		switch kind {
+		case protowire.VarintType:
+			number, _ := protowire.ConsumeVarint(raw)
+			visit(field, number, nil)
+		case protowire.BytesType:
+			value, _ := protowire.ConsumeBytes(raw)
+			visit(field, 0, value)
 		}
 		raw = raw[n:]
 	}
-	return status, nil
+	return nil
 }
 
 // Private reads a peer's private data.
@@ -162,21 +176,12 @@ func (p *Private) WriteSet(channel string, block, tx uint64, namespace, collecti
 
 // decodeCollection reads field 2 of rwset.CollectionPvtReadWriteSet.
 func decodeCollection(raw []byte) (set []byte, err error) {
-	for len(raw) > 0 {
-		field, kind, n := protowire.ConsumeTag(raw)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
+	err = walk(raw, func(field protowire.Number, _ uint64, value []byte) {
+		if field == 2 && value != nil {
+			set = value
 		}
-		raw = raw[n:]
-		if n = protowire.ConsumeFieldValue(field, kind, raw); n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		if field == 2 && kind == protowire.BytesType {
-			set, _ = protowire.ConsumeBytes(raw)
-		}
-		raw = raw[n:]
-	}
-	return set, nil
+	})
+	return set, err
 }
 
 // appendOrdered writes a number so that numbers sort as bytes: how many bytes it has, then those, the highest first.

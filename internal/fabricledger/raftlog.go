@@ -130,25 +130,18 @@ func (r *segmentReader) record(raw []byte) error {
 	var kind uint64
 	var crc uint32
 	var data []byte
-	for len(raw) > 0 {
-		field, typ, n := protowire.ConsumeTag(raw)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		raw = raw[n:]
-		if n = protowire.ConsumeFieldValue(field, typ, raw); n < 0 {
-			return protowire.ParseError(n)
-		}
+	err := walk(raw, func(field protowire.Number, number uint64, value []byte) {
 		switch {
-		case field == 1 && typ == protowire.VarintType:
-			kind, _ = protowire.ConsumeVarint(raw)
-		case field == 2 && typ == protowire.VarintType:
-			v, _ := protowire.ConsumeVarint(raw)
-			crc = uint32(v)
-		case field == 3 && typ == protowire.BytesType:
-			data, _ = protowire.ConsumeBytes(raw)
+		case field == 1 && value == nil:
+			kind = number
+		case field == 2 && value == nil:
+			crc = uint32(number)
+		case field == 3 && value != nil:
+			data = value
 		}
-		raw = raw[n:]
+	})
+	if err != nil {
+		return err
 	}
 	if kind == recordCRC { // begins a segment, and carries on the sum of the one before
 		if r.crc != 0 && crc != r.crc {
@@ -197,21 +190,15 @@ func (r *segmentReader) entry(data []byte) error {
 // snapshot notes that the log knows the snapshot that was found.
 func (r *segmentReader) snapshot(data []byte) error {
 	var index, term uint64
-	for len(data) > 0 {
-		field, typ, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return protowire.ParseError(n)
+	err := walk(data, func(field protowire.Number, number uint64, value []byte) {
+		if field == 1 && value == nil {
+			index = number
+		} else if field == 2 && value == nil {
+			term = number
 		}
-		data = data[n:]
-		if n = protowire.ConsumeFieldValue(field, typ, data); n < 0 {
-			return protowire.ParseError(n)
-		}
-		if v, _ := protowire.ConsumeVarint(data); typ == protowire.VarintType && field == 1 {
-			index = v
-		} else if typ == protowire.VarintType && field == 2 {
-			term = v
-		}
-		data = data[n:]
+	})
+	if err != nil {
+		return err
 	}
 	m := r.log.Snapshot.GetMetadata()
 	r.noted = r.noted || index == m.GetIndex() && term == m.GetTerm()
@@ -247,22 +234,15 @@ func newestSnapshot(dir string) (*raftpb.Snapshot, error) {
 func decodeSnapshot(raw []byte) (*raftpb.Snapshot, error) {
 	var crc uint32
 	var data []byte
-	for len(raw) > 0 {
-		field, typ, n := protowire.ConsumeTag(raw)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
+	err := walk(raw, func(field protowire.Number, number uint64, value []byte) {
+		if field == 1 && value == nil {
+			crc = uint32(number)
+		} else if field == 2 && value != nil {
+			data = value
 		}
-		raw = raw[n:]
-		if n = protowire.ConsumeFieldValue(field, typ, raw); n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		if field == 1 && typ == protowire.VarintType {
-			v, _ := protowire.ConsumeVarint(raw)
-			crc = uint32(v)
-		} else if field == 2 && typ == protowire.BytesType {
-			data, _ = protowire.ConsumeBytes(raw)
-		}
-		raw = raw[n:]
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(data) == 0 || crc32.Checksum(data, castagnoli) != crc {
 		return nil, errors.New("the snapshot is damaged")

@@ -201,13 +201,3 @@ func (s *Service) identify(serialized, pkiID []byte) (*identity.Identity, error)
 	}
 	return nil, err
 }
-
-// shares says whether a member takes part in a channel.
-func shares(b *channel.Bundle, mspID string) bool {
-	for _, org := range b.ApplicationOrgs() {
-		if org.MSPID == mspID {
-			return true
-		}
-	}
-	return false
-}

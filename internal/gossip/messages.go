@@ -76,7 +76,7 @@ func (s *Service) beat(l *link, ask bool) ([]*gossippb.Envelope, error) {
 // shared are the channels that this peer has in common with the other side's member.
 func (s *Service) shared(l *link) (ids []string) {
 	for _, id := range s.config.Channels() {
-		if bundle, ok := s.config.Bundle(id); ok && shares(bundle, l.mspID) {
+		if bundle, ok := s.config.Bundle(id); ok && bundle.RunsPeers(l.mspID) {
 			ids = append(ids, id)
 		}
 	}
