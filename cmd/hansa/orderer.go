@@ -34,6 +34,7 @@ type change struct {
 	args                      cobra.PositionalArgs
 	plan                      func(membership.Service, []string) (*membership.Plan, error) // of addresses
 	adds                      func([]string) bool                                          // says whether the last of them may be new
+	flags                     []string                                                     // of those that not all have
 }
 
 var changes = map[string]change{
@@ -47,7 +48,7 @@ must run already, and is named by the host:port that the others and clients are 
   hansa orderer add orderer3.example.com:7050 --cert orderer3.pem --member Carrier --admin orderer3.example.com:7050=10.0.0.3:7051 \
     --channel business --orderer orderer0.example.com:7050 --tls-root tlsca.pem --identity CarrierMSP=admin/msp --tls-cert admin.pem --tls-key admin.key`,
 		plan: func(s membership.Service, a []string) (*membership.Plan, error) { return s.Add(a[0]) },
-		adds: func([]string) bool { return true }},
+		adds: func([]string) bool { return true }, flags: []string{"cert", "client-cert", "member"}},
 	"remove": {use: "remove ORDERER", short: "Remove an orderer from a channel's consenters", args: cobra.ExactArgs(1),
 		long: `Take an orderer out of the channel's consenters, while the service runs. In a network on this machine (--data) it is stopped
 then; its folder stays. Refused if the consenters that stay and take part would be no majority.`,
@@ -60,7 +61,7 @@ has lost its folder, and must not vote as the consenter that it was, since it do
 dead orderer goes before the new one comes, a living one after.`,
 		example: `  hansa orderer replace orderer1 --data my-network`,
 		plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Replace(a[0], a[len(a)-1]) },
-		adds:    func(a []string) bool { return len(a) > 1 }},
+		adds:    func(a []string) bool { return len(a) > 1 }, flags: []string{"cert", "client-cert", "member"}},
 	"rotate": {use: "rotate ORDERER", short: "Give a consenter another TLS certificate", args: cobra.ExactArgs(1),
 		long: `Give a consenter another TLS certificate, while the service runs. The channel's configuration names the new one first, and
 the other consenters accept the old one beside it for ten minutes; then the orderer is started with the new one.
@@ -69,7 +70,7 @@ In a network on this machine (--data) the certificate is issued and put in place
 the orderer with it when the command says so.`,
 		example: `  hansa orderer rotate orderer0 --data my-network`,
 		plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Rotate(a[0]) },
-		adds:    func([]string) bool { return false }},
+		adds:    func([]string) bool { return false }, flags: []string{"cert", "client-cert"}},
 }
 
 // ordererCommands are about who orders a channel.
@@ -91,7 +92,7 @@ func newChange(ch change) *cobra.Command {
 			}
 			return o.change(cmd.Context(), ch, args)
 		}}
-	flags.register(c)
+	flags.register(c, ch.flags...)
 	return c
 }
 
@@ -112,7 +113,7 @@ what to do instead. Nothing is changed.`,
 			}
 			return o.show(cmd.Context(), args)
 		}}
-	flags.register(c)
+	flags.register(c, "cert", "client-cert", "member")
 	return c
 }
 
@@ -125,13 +126,21 @@ type ordererFlags struct {
 	member string
 }
 
-func (f *ordererFlags) register(c *cobra.Command) {
+// register makes the flags that every such command has, and some that not all have.
+func (f *ordererFlags) register(c *cobra.Command, some ...string) {
 	f.channelFlags.register(c, true)
 	flags := c.Flags()
 	flags.StringSliceVar(&f.admins, "admin", nil, "`ORDERER=HOST:PORT`: the admin port of an orderer, to be called with --tls-cert; may be repeated")
-	flags.StringVar(&f.cert, "cert", "", "`file` of the TLS certificate of the orderer that is added or gets another one")
-	flags.StringVar(&f.client, "client-cert", "", "`file` of the certificate that it calls others with (default: that of --cert)")
-	flags.StringVar(&f.member, "member", "", "name or MSP id of the `member` whose orderer is added")
+	for _, flag := range some {
+		switch flag {
+		case "cert":
+			flags.StringVar(&f.cert, flag, "", "`file` of the TLS certificate of the orderer that is added or gets another one")
+		case "client-cert":
+			flags.StringVar(&f.client, flag, "", "`file` of the certificate that it calls others with (default: that of --cert)")
+		case "member":
+			flags.StringVar(&f.member, flag, "", "name or MSP id of the `member` whose orderer is added")
+		}
+	}
 }
 
 // operation is one run of these commands.
@@ -242,6 +251,8 @@ func (o *operation) addresses(ctx context.Context, ch change, names []string) ([
 		if err != nil && i == len(names)-1 && ch.adds(names) {
 			if name == "" {
 				orderer, err = o.unfinished(ctx)
+			} else if err := o.local.CheckNewOrderer(name); err != nil {
+				return nil, err
 			}
 			if err != nil || name != "" {
 				all = append(all, name) // to be made
@@ -285,6 +296,11 @@ func (o *operation) made(ctx context.Context, ch change, all []string) error {
 }
 
 func (o *operation) change(ctx context.Context, ch change, args []string) error {
+	if o.local != nil {
+		if _, err := o.control.Status(ctx); err != nil {
+			return err // nobody would start or stop orderers
+		}
+	}
 	service, err := o.Service(ctx)
 	if err != nil {
 		return err
@@ -339,15 +355,18 @@ func (o *operation) tidy(ctx context.Context, address string) error {
 }
 
 func (o *operation) show(ctx context.Context, args []string) error {
-	if err := o.print(ctx); err != nil || len(args) == 0 {
-		return err
+	if len(args) == 0 {
+		return o.print(ctx)
 	}
 	ch, ok := changes[args[0]]
 	if !ok {
 		return fmt.Errorf("%q is no change of orderers: add, remove, replace and rotate are", args[0])
 	}
 	if err := ch.args(nil, args[1:]); err != nil {
-		return fmt.Errorf("%s: %w", args[0], err)
+		return fmt.Errorf("%s: %w; the command is: hansa orderer plan %s", args[0], err, ch.use)
+	}
+	if err := o.print(ctx); err != nil {
+		return err
 	}
 	all, err := o.addresses(ctx, ch, args[1:])
 	if err != nil {

@@ -284,6 +284,9 @@ func TestChangesUnderTraffic(t *testing.T) {
 	refused(t, n, "bring back, replace or remove first: "+address(lost), "orderer", "rotate", others[1])
 	refused(t, n, "2 of 3 consenters take part, and of 4 consenters 3 must", "orderer", "add")
 	refused(t, n, `the network has no orderer "orderer9"`, "orderer", "remove", "orderer9")
+	refused(t, n, `orderer "elsewhere:7050": a name of`, "orderer", "replace", others[1], "elsewhere:7050")
+	refused(t, n, `orderer "No Name": a name of`, "orderer", "plan", "add", "No Name")
+	refused(t, n, "the command is: hansa orderer plan remove ORDERER", "orderer", "plan", "remove")
 	n.Hansa("orderer", "replace", lost)
 	l.more(10)
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,7 +32,7 @@ func (n *Network) Orderer(name string) (Orderer, error) {
 		}
 		names = append(names, o.Name)
 	}
-	return Orderer{}, fmt.Errorf("the network has no orderer %q; its orderers are %v", name, names)
+	return Orderer{}, fmt.Errorf("the network has no orderer %q; its orderers are %s", name, strings.Join(names, ", "))
 }
 
 // AdminAddress is where an orderer serves the channel participation API.
@@ -50,14 +51,8 @@ func (n *Network) AddOrderer(ctx context.Context, name string) (Orderer, error) 
 	if o, err := n.Orderer(name); err == nil {
 		return o, nil
 	}
-	switch {
-	case !channelName.MatchString(name):
-		return Orderer{}, fmt.Errorf("orderer %q: a name of lower-case letters, digits, '.' and '-' that starts with a letter is wanted", name)
-	case len(n.Orderers) >= maxOrderers:
-		return Orderer{}, fmt.Errorf("the network has %d orderers, which is the most", len(n.Orderers))
-	}
-	if _, err := os.Stat(n.nodeDir(name)); err == nil && slices.ContainsFunc(n.processes(""), func(s process.Spec) bool { return s.Name == name }) {
-		return Orderer{}, fmt.Errorf("the network has another process named %q", name)
+	if err := n.CheckNewOrderer(name); err != nil {
+		return Orderer{}, err
 	}
 	free, err := n.freePorts(portsOfNode)
 	if err != nil {
@@ -72,6 +67,19 @@ func (n *Network) AddOrderer(ctx context.Context, name string) (Orderer, error) 
 		return Orderer{}, err
 	}
 	return o, n.saveOrderers()
+}
+
+// CheckNewOrderer says why an orderer that is not there cannot get a name.
+func (n *Network) CheckNewOrderer(name string) error {
+	switch {
+	case !channelName.MatchString(name):
+		return fmt.Errorf("orderer %q: a name of lower-case letters, digits, '.' and '-' that starts with a letter is wanted", name)
+	case len(n.Orderers) >= maxOrderers:
+		return fmt.Errorf("the network has %d orderers, which is the most", len(n.Orderers))
+	case slices.ContainsFunc(n.processes(""), func(s process.Spec) bool { return s.Name == name }):
+		return fmt.Errorf("the network has another process named %q", name)
+	}
+	return nil
 }
 
 // Later notes that an orderer joins the channel by a later block than the first.
