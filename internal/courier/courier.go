@@ -54,6 +54,11 @@ type Peer struct {
 	Link Link
 }
 
+// peerKey names a peer: by its member too, as the address is what it says of itself.
+type peerKey struct{ mspID, address string }
+
+func (p Peer) key() peerKey { return peerKey{p.MSPID, p.Address} }
+
 // Defaults of Config. The times are those of Fabric where it has them (core.yaml, peer.gossip.pvtData), but for PullTimeout, which
 // is a minute there: for so long a block would wait for peers that are gone, although reconciliation brings the data later.
 const (
@@ -135,7 +140,7 @@ type Courier struct {
 
 	mu      sync.Mutex // guards all below
 	closed  bool
-	failed  map[string]time.Time     // by address: when a peer could not be reached
+	failed  map[peerKey]time.Time    // when a peer could not be reached
 	lacking map[string]chan struct{} // by channel: wakes its Reconcile
 	// unfetched is what Reconcile knows of private data from before snapshots.
 	unfetched map[snapshotPlace]*unfetched
@@ -154,7 +159,7 @@ func New(c Config) (*Courier, error) {
 	hash := sha256.Sum256(c.Certificate)
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Courier{config: c, metrics: newMetrics(), tlsHash: hash[:], gate: newGate(c.MaxCalls), sending: make(chan struct{}, maxSending), ctx: ctx, cancel: cancel,
-		failed: map[string]time.Time{}, lacking: map[string]chan struct{}{}, unfetched: map[snapshotPlace]*unfetched{}}, nil
+		failed: map[peerKey]time.Time{}, lacking: map[string]chan struct{}{}, unfetched: map[snapshotPlace]*unfetched{}}, nil
 }
 
 // Close ends what is under way.
@@ -175,9 +180,9 @@ func (c *Courier) note(p Peer, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if unreachable(err) {
-		c.failed[p.Address] = time.Now()
+		c.failed[p.key()] = time.Now()
 	} else {
-		delete(c.failed, p.Address)
+		delete(c.failed, p.key())
 	}
 }
 
@@ -187,7 +192,7 @@ func (c *Courier) fresh(peers []Peer) (fresh []Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range peers {
-		if time.Since(c.failed[p.Address]) > spare {
+		if time.Since(c.failed[p.key()]) > spare {
 			fresh = append(fresh, p)
 		}
 	}

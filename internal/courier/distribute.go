@@ -120,7 +120,7 @@ func (c *Courier) arrange(peers []Peer, members []string) []Peer {
 	rand.Shuffle(len(eligible), func(i, j int) { eligible[i], eligible[j] = eligible[j], eligible[i] })
 	good := c.fresh(eligible)
 	rest := slices.DeleteFunc(slices.Clone(eligible), func(p Peer) bool {
-		return slices.ContainsFunc(good, func(g Peer) bool { return g.Address == p.Address })
+		return slices.ContainsFunc(good, func(g Peer) bool { return g.key() == p.key() })
 	})
 	var order, second []Peer
 	for _, p := range good {
@@ -149,7 +149,7 @@ type receipt struct {
 
 // wave brings each delivery to further peers: at first to all that shall have it, later to as many as are still required.
 func (c *Courier) wave(ctx context.Context, data *endorse.PrivateData, deliveries []*delivery) error {
-	parcels := map[string]*parcel{}
+	parcels := map[peerKey]*parcel{}
 	for _, d := range deliveries {
 		count := d.required - d.kept
 		if d.next == 0 {
@@ -159,11 +159,11 @@ func (c *Courier) wave(ctx context.Context, data *endorse.PrivateData, deliverie
 			p := d.order[d.next]
 			d.next++
 			count--
-			if parcels[p.Address] == nil {
-				parcels[p.Address] = &parcel{peer: p}
+			if parcels[p.key()] == nil {
+				parcels[p.key()] = &parcel{peer: p}
 			}
-			parcels[p.Address].deliveries = append(parcels[p.Address].deliveries, d)
-			parcels[p.Address].awaited = parcels[p.Address].awaited || d.required > 0
+			parcels[p.key()].deliveries = append(parcels[p.key()].deliveries, d)
+			parcels[p.key()].awaited = parcels[p.key()].awaited || d.required > 0
 		}
 	}
 	receipts := make(chan receipt, len(parcels))

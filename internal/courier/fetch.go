@@ -89,18 +89,18 @@ func (c *Courier) round(ctx context.Context, channelID string, m *membership, wa
 			return 0, err
 		}
 	}
-	answered := map[string]bool{}
+	answered := map[peerKey]bool{}
 	for ctx.Err() == nil {
 		// Every peer is asked once for all that it is next for.
-		turns := map[string]*turn{}
+		turns := map[peerKey]*turn{}
 		for i := range wanted {
 			if got[i] == nil && len(left[i]) > 0 {
 				p := left[i][0]
 				left[i] = left[i][1:]
-				if turns[p.Address] == nil {
-					turns[p.Address] = &turn{peer: p}
+				if turns[p.key()] == nil {
+					turns[p.key()] = &turn{peer: p}
 				}
-				turns[p.Address].indexes = append(turns[p.Address].indexes, i)
+				turns[p.key()].indexes = append(turns[p.key()].indexes, i)
 			}
 		}
 		if len(turns) == 0 {
@@ -113,7 +113,7 @@ func (c *Courier) round(ctx context.Context, channelID string, m *membership, wa
 		calls.Wait()
 		for _, t := range turns {
 			if t.err == nil {
-				answered[t.peer.Address] = true
+				answered[t.peer.key()] = true
 			} else if ctx.Err() == nil {
 				c.config.Log.Debug("a peer was asked for private data in vain", "channel", channelID, "peer", t.peer.Address, "error", t.err)
 			}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/hansa-ledger/hansa/internal/courier"
 	"github.com/hansa-ledger/hansa/internal/identity/identitytest"
 	"github.com/hansa-ledger/hansa/internal/wire/gossippb"
 )
@@ -22,6 +23,47 @@ func (l line) Push(_ context.Context, channelID string, p *gossippb.PrivatePaylo
 
 func (l line) Pull(ctx context.Context, channelID string, digests []*gossippb.PvtDataDigest) ([]*gossippb.PvtDataElement, error) {
 	return l.to.Give(ctx, channelID, l.from.signer.Serialize(), digests)
+}
+
+// noted is a link that notes what is brought.
+type noted struct {
+	line
+	collections chan string
+}
+
+func (n noted) Push(_ context.Context, _ string, p *gossippb.PrivatePayload) error {
+	n.collections <- p.CollectionName
+	return nil
+}
+
+// Two members' peers may claim one address: each gets what is meant for its member.
+func TestSharedAddress(t *testing.T) {
+	w := newWorld(t, firstPrivate, "Alpha")
+	alpha := w.peers[0]
+	links := map[string]noted{"BetaMSP": {collections: make(chan string, 9)}, "GammaMSP": {collections: make(chan string, 9)}}
+	c := must(courier.New(courier.Config{Signer: alpha.signer, MSPID: "AlphaMSP", Certificate: alpha.cert.Certificate[0],
+		Channel: func(id string) (courier.Channel, bool) { return alpha, id == channelID },
+		Peers: func(string) (all []courier.Peer) {
+			for mspID, l := range links {
+				all = append(all, courier.Peer{MSPID: mspID, Address: "same.example.com:7051", Link: l})
+			}
+			return all
+		}}))(t)
+	defer c.Close()
+	d, other := data(t, "two", "forBeta", 1, 1, "OR('BetaMSP.member')"), data(t, "two", "forGamma", 1, 1, "OR('GammaMSP.member')")
+	d.Set.NsPvtRwset = append(d.Set.NsPvtRwset, other.Set.NsPvtRwset...)
+	d.Collections["pvt"].Config = append(d.Collections["pvt"].Config, other.Collections["pvt"].Config...)
+	if err := c.Distribute(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	for mspID, want := range map[string]string{"BetaMSP": "forBeta", "GammaMSP": "forGamma"} {
+		l := links[mspID]
+		if len(l.collections) != 1 {
+			t.Errorf("%s got %d collections", mspID, len(l.collections))
+		} else if got := <-l.collections; got != want {
+			t.Errorf("%s got %s", mspID, got)
+		}
+	}
 }
 
 // What is done over links comes to the same as what is done by Hansa's own calls.

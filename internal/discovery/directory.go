@@ -125,20 +125,23 @@ func (d *Directory) Members(channelID string) []*Member {
 		self = &Member{MSPID: d.config.MSPID, Address: d.config.Address, Local: true, Heard: true, Height: ch.Height()}
 	}
 	members := []*Member{self}
-	listed := map[string]bool{d.config.Address: true}
+	// An address is what a peer says of itself: one that names another member's must not take that one's place.
+	type place struct{ mspID, address string }
+	listed := map[place]bool{}
 	d.mu.Lock()
 	v := d.view(channelID, bundle)
 	now := d.config.Now()
 	for _, m := range v.members {
-		if now.Sub(m.last) < d.config.Expiry && !listed[m.Address] {
-			listed[m.Address] = true
+		at := place{m.MSPID, m.Address}
+		if now.Sub(m.last) < d.config.Expiry && m.Address != d.config.Address && !listed[at] {
+			listed[at] = true
 			c := *m
 			c.Failed = v.failed[m.Address]
 			members = append(members, &c)
 		}
 	}
 	for address, mspID := range anchors(bundle) {
-		if !listed[address] {
+		if address != d.config.Address && !listed[place{mspID, address}] {
 			members = append(members, &Member{MSPID: mspID, Address: address, Failed: v.failed[address]})
 		}
 	}
@@ -409,7 +412,7 @@ func (d *Directory) Strangers(channelID string) map[string]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, m := range d.view(channelID, bundle).members {
-		if !m.Foreign {
+		if !m.Foreign && found[m.Address] == m.MSPID {
 			delete(found, m.Address)
 		}
 	}

@@ -1,10 +1,13 @@
 package discovery_test
 
 import (
+	"log/slog"
 	"maps"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/hansa-ledger/hansa/internal/discovery"
 )
 
 // Peers that are no anchor peers become known by asking anchor peers, to all.
@@ -111,4 +114,31 @@ func TestFail(t *testing.T) {
 		t.Error("the version does not change with a failure")
 	}
 	await(t, "a peer that answers again has not failed", func() bool { return !a.seen()[c.address].Failed })
+}
+
+// A peer that claims the address of another member's peer does not take its place.
+func TestClaimedAddress(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.peer("AlphaMSP"), w.peer("BetaMSP")
+	a.stop() // it knows what it is told, and asks nobody
+	w.configure(b)
+	liar, err := discovery.NewDirectory(discovery.Config{Signer: w.orgs["GammaMSP"].Signer(t, "peer"), MSPID: "GammaMSP", Address: b.address, Dial: a,
+		Log: slog.New(slog.DiscardHandler), Now: w.now, Channels: func() []string { return []string{w.id} },
+		Channel: func(id string) (discovery.Channel, bool) { return b, id == w.id }})
+	must(t, err)
+	said, err := liar.Statements(w.id)
+	must(t, err)
+	must(t, a.directory.Hear(w.id, said[0]))
+	if at := a.directory.Strangers(w.id)[b.address]; at != "BetaMSP" {
+		t.Errorf("the anchor peer of beta is taken for one of %q that is known", at)
+	}
+	members := map[string]bool{}
+	for _, m := range a.directory.Members(w.id) {
+		if m.Address == b.address {
+			members[m.MSPID] = true
+		}
+	}
+	if !members["BetaMSP"] {
+		t.Errorf("at the address are peers of %v", members)
+	}
 }

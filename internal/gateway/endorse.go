@@ -108,11 +108,11 @@ func (s *Server) Endorse(ctx context.Context, request *gatewaypb.EndorseRequest)
 type collection struct {
 	server  *Server
 	in      *invocation
-	peers   map[string][]Peer // shared: not changed
-	used    map[string]bool   // by address: asked already
-	answers chan answer       // holds an answer of every peer: an asker never waits
-	asked   map[string]int    // by MSP id: answers to come
-	ahead   []answer          // that came before the first endorsement, of peers that were asked ahead of need
+	peers   map[string][]Peer  // shared: not changed
+	used    map[[2]string]bool // by MSP id and address: asked already
+	answers chan answer        // holds an answer of every peer: an asker never waits
+	asked   map[string]int     // by MSP id: answers to come
+	ahead   []answer           // that came before the first endorsement, of peers that were asked ahead of need
 
 	got     map[string][]*peerpb.ProposalResponse // by MSP id: endorsements that agree with first
 	first   *peerpb.ProposalResponse
@@ -123,7 +123,7 @@ type collection struct {
 }
 
 func newCollection(s *Server, in *invocation) *collection {
-	c := &collection{server: s, in: in, peers: s.Peers.Endorsers(in.channelID, in.chaincode), used: map[string]bool{},
+	c := &collection{server: s, in: in, peers: s.Peers.Endorsers(in.channelID, in.chaincode), used: map[[2]string]bool{},
 		asked: map[string]int{}, got: map[string][]*peerpb.ProposalResponse{}}
 	n := 0
 	for _, peers := range c.peers {
@@ -142,8 +142,8 @@ type answer struct {
 // ask calls a peer of the member that was not asked yet; false if there is none.
 func (c *collection) ask(ctx context.Context, mspID string) bool {
 	for _, p := range c.peers[mspID] {
-		if !c.used[p.Address] {
-			c.used[p.Address] = true
+		if at := [2]string{mspID, p.Address}; !c.used[at] {
+			c.used[at] = true
 			c.asked[mspID]++
 			go func() {
 				response, err := c.server.call(ctx, p, c.in.signed)
