@@ -300,6 +300,16 @@ func (o *operation) change(ctx context.Context, ch change, args []string) error 
 		if _, err := o.control.Status(ctx); err != nil {
 			return err // nobody would start or stop orderers
 		}
+		release, err := o.local.Exclusive(ctx, func(text string) { fmt.Fprintln(o.out, text) })
+		if err != nil {
+			return err
+		}
+		defer release()
+		for _, orderer := range o.local.Orderers { // another command may have added some
+			if err := o.know(orderer); err != nil {
+				return err
+			}
+		}
 	}
 	service, err := o.Service(ctx)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hansa-ledger/hansa/e2e/network"
@@ -123,6 +124,29 @@ func TestWithNetwork(t *testing.T) {
 	n.Up()
 	if got := n.Hansa("tx", "evaluate", "asset", "GetAllAssets", "--json"); !strings.HasPrefix(string(got), `{"result":"[`) {
 		t.Errorf("as JSON: %s", got)
+	}
+}
+
+// Commands that change a network wait for each other, and none undoes what another did.
+func TestTwoAtOnce(t *testing.T) {
+	n := network.Start(t)
+	var group sync.WaitGroup
+	asset := filepath.Join(network.Root(t), "examples", "contracts", "asset")
+	for _, args := range [][]string{
+		{"contract", "deploy", asset}, {"contract", "deploy", asset},
+		{"contract", "deploy", asset, "--name", "other"}, {"orderer", "add", "orderer1"},
+	} {
+		group.Go(func() {
+			if stdout, stderr, err := n.Run(append(args, "--data", n.Dir)...); err != nil {
+				t.Errorf("hansa %s: %v\n%s%s", strings.Join(args, " "), err, stdout, stderr)
+			}
+		})
+	}
+	group.Wait()
+	n.Hansa("tx", "submit", "asset", "CreateAsset", "a1", "blue", "5", "Ann", "300")
+	n.Hansa("tx", "submit", "other", "CreateAsset", "a1", "blue", "5", "Ann", "300")
+	if plan := n.Plan(); len(plan.Contracts) != 2 || len(plan.Orderers) != 2 {
+		t.Errorf("contracts %v, orderers %v", plan.Contracts, plan.Orderers)
 	}
 }
 

@@ -80,6 +80,11 @@ func (n *Network) Deploy(ctx context.Context, d Deployment, progress func(step s
 	if _, err := control.Status(ctx); err != nil {
 		return err // nobody would run it
 	}
+	release, err := n.Exclusive(ctx, progress)
+	if err != nil {
+		return err
+	}
+	defer release()
 	home := approvers[0]
 	c, err := n.Client(home, "Admin")
 	if err != nil {
