@@ -18,7 +18,7 @@ import (
 // While nothing can be ordered, an orderer keeps as many envelopes and bytes as it may and refuses the next at once, with a
 // status that says to try again; its memory does not grow however many come. When ordering goes on it takes envelopes again.
 func TestBackPressureWithoutMajority(t *testing.T) {
-	t.Parallel()
+	// Not parallel: what other tests allocate would count.
 	const size = 10_000
 	for name, c := range map[string]struct {
 		limit func(*order.Config)
