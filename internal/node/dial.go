@@ -14,35 +14,32 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// connections are a node's connections to other nodes, one for each address,
-// shared by everything in the process. The node shows its own certificate.
+// connections are a node's connections to other nodes, shared by everything in
+// the process. The node shows its own certificate.
 type connections struct {
 	cert tls.Certificate
 
 	mu   sync.Mutex
-	open map[string]*connection // by address, guarded by mu
+	open map[target]*grpc.ClientConn // guarded by mu
 }
 
-type connection struct {
-	*grpc.ClientConn
-	roots []byte
-}
+// target is an address with the authorities that its certificate may come from.
+// Channels may know a node by others, and members may claim one address: neither
+// must cut the other's connection. One that is not used any more goes idle.
+type target struct{ address, roots string }
 
 func newConnections(cert tls.Certificate) *connections {
-	return &connections{cert: cert, open: map[string]*connection{}}
+	return &connections{cert: cert, open: map[target]*grpc.ClientConn{}}
 }
 
-// Dial returns the connection to address. Other roots than before, after the
-// channel's configuration changed, make a new one.
+// Dial returns the connection to an address whose certificate comes from roots.
 func (c *connections) Dial(address string, roots [][]byte) (*grpc.ClientConn, error) {
 	joined := bytes.Join(roots, []byte("\n"))
+	to := target{address, string(joined)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if existing := c.open[address]; existing != nil {
-		if bytes.Equal(existing.roots, joined) {
-			return existing.ClientConn, nil
-		}
-		existing.Close()
+	if existing := c.open[to]; existing != nil {
+		return existing, nil
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(joined) {
@@ -57,7 +54,7 @@ func (c *connections) Dial(address string, roots [][]byte) (*grpc.ClientConn, er
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", address, err)
 	}
-	c.open[address] = &connection{conn, joined}
+	c.open[to] = conn
 	return conn, nil
 }
 
