@@ -33,6 +33,9 @@ func main() {
 		var ran *cobra.Command
 		ran, err = root.ExecuteContextC(ctx)
 		err = whyUnreachable(ran, err)
+		if err != nil && ctx.Err() != nil && strings.Contains(err.Error(), context.Canceled.Error()) {
+			err = errors.New("interrupted")
+		}
 	}
 	stop()
 	if err != nil {

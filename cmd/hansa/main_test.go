@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"strings"
 	"testing"
 
@@ -51,6 +53,22 @@ func TestHelpIsComplete(t *testing.T) {
 		}
 	}
 	walk(newRoot())
+}
+
+// Ctrl-C ends a question at once, and is no yes.
+func TestAgrees(t *testing.T) {
+	for answer, want := range map[string]bool{"y\n": true, "Yes\n": true, "n\n": false, "\n": false, "": false} {
+		if got := agrees(t.Context(), strings.NewReader(answer)); got != want {
+			t.Errorf("%q: %v", answer, got)
+		}
+	}
+	silent, end := io.Pipe()
+	defer end.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if agrees(ctx, silent) {
+		t.Error("an interruption agrees")
+	}
 }
 
 func unquote(words []string) []string {

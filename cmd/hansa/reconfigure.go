@@ -425,8 +425,7 @@ func (u *submission) submit(ctx context.Context, cmd *cobra.Command, s *channelS
 	}
 	if !u.yes && isTerminal(os.Stdin) && isTerminal(out) {
 		fmt.Fprintf(out, "Submit this? [y/N] ")
-		var answer string
-		if fmt.Fscanln(cmd.InOrStdin(), &answer); !strings.HasPrefix(strings.ToLower(answer), "y") {
+		if !agrees(ctx, cmd.InOrStdin()) {
 			return errors.New("nothing was submitted")
 		}
 	}
@@ -443,6 +442,22 @@ func (u *submission) submit(ctx context.Context, cmd *cobra.Command, s *channelS
 		}
 	}
 	return nil
+}
+
+// agrees waits for an answer that begins with y; Ctrl-C is none.
+func agrees(ctx context.Context, in io.Reader) bool {
+	answered := make(chan string, 1) // the reader cannot be interrupted: the end of the program ends it
+	go func() {
+		var answer string
+		fmt.Fscanln(in, &answer)
+		answered <- answer
+	}()
+	select {
+	case answer := <-answered:
+		return strings.HasPrefix(strings.ToLower(answer), "y")
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (s *channelSession) fetch(ctx context.Context) (*reconfigure.Config, error) {
