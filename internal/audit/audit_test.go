@@ -185,3 +185,17 @@ func TestNoLedger(t *testing.T) {
 		}
 	}
 }
+
+// A folder that may not be read is not said to hold nothing.
+func TestNoRights(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("the superuser may read everything")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.Verify(t.Context(), dir, new(bytes.Buffer), audit.Options{}); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,7 +88,9 @@ type stored struct{ ledger *ledger.Ledger }
 
 // openLedger opens the ledger of a node that is not running. It does not make one.
 func openLedger(dir string) (*stored, error) {
-	if info, err := os.Stat(filepath.Join(dir, "blocks")); err != nil || !info.IsDir() {
+	if info, err := os.Stat(filepath.Join(dir, "blocks")); errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	} else if err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("%s holds no ledger: name the folder of one channel's ledger, which has a folder \"blocks\" in it", dir)
 	}
 	// Opening it as a peer's would put a peer's files into it.
