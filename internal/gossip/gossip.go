@@ -57,6 +57,8 @@ const (
 	defaultInterval = 4 * time.Second
 	// maxLinks bounds the links at a time, maxKnown the peers that were heard of.
 	maxLinks, maxKnown = 256, 4096
+	// maxGreeting bounds those that may be about to prove who they are.
+	maxGreeting = 32
 	// maxMessage bounds a message in bytes, as Fabric's peers do: private data can be large.
 	maxMessage = 100 << 20
 )
@@ -67,6 +69,8 @@ type Service struct {
 	config Config
 	pkiID  []byte
 	ended  chan struct{} // closed when Run ends
+	// greeting has room for those that have not proved yet who they are.
+	greeting chan struct{}
 
 	mu    sync.Mutex // guards all below
 	links map[string]*link
@@ -87,7 +91,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{config: c, pkiID: pkiID, ended: make(chan struct{}), links: map[string]*link{}, known: map[string]*peer{}, dialling: map[string]bool{}}, nil
+	return &Service{config: c, pkiID: pkiID, ended: make(chan struct{}), greeting: make(chan struct{}, maxGreeting), links: map[string]*link{}, known: map[string]*peer{}, dialling: map[string]bool{}}, nil
 }
 
 // Run keeps links to the anchor peers that are not of Hansa, until ctx ends; all links end with it.

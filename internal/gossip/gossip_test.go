@@ -580,6 +580,23 @@ func TestRefusedGreetings(t *testing.T) {
 	}
 }
 
+// Those that never say who they are take a bounded number of places.
+func TestSilentStrangers(t *testing.T) {
+	w := newWorld(t)
+	a := w.peer("AlphaMSP")
+	conn := connect(t, a.address)
+	for {
+		stream, err := gossippb.NewGossipClient(conn).GossipStream(t.Context())
+		must(t, err)
+		if _, err := stream.Recv(); err == nil {
+			continue // a's greeting, which the stranger does not answer
+		} else if status.Code(err) != codes.ResourceExhausted {
+			t.Fatal(err)
+		}
+		return
+	}
+}
+
 // Whatever a linked peer says, nothing breaks.
 func FuzzMessage(f *testing.F) {
 	w := newWorld(f)

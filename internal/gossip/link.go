@@ -59,7 +59,13 @@ const (
 
 // serve greets the other side and keeps the link until it ends.
 func (s *Service) serve(ctx context.Context, stream stream) error {
+	select {
+	case s.greeting <- struct{}{}:
+	default:
+		return status.Error(codes.ResourceExhausted, "gossip: too many peers greet at once; try again later")
+	}
 	l, err := s.greet(stream)
+	<-s.greeting
 	if err != nil {
 		return status.Errorf(codes.PermissionDenied, "gossip: %v", err)
 	}
