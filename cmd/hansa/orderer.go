@@ -37,46 +37,48 @@ type change struct {
 	flags                     []string                                                     // of those that not all have
 }
 
-var changes = map[string]change{
-	"add": {use: "add [ORDERER]", short: "Add an orderer to a channel's consenters", args: cobra.MaximumNArgs(1),
-		long: `Make another orderer a consenter of the channel, while the service runs: it follows the channel until it has all blocks,
+func changes() map[string]change {
+	return map[string]change{
+		"add": {use: "add [ORDERER]", short: "Add an orderer to a channel's consenters", args: cobra.MaximumNArgs(1),
+			long: `Make another orderer a consenter of the channel, while the service runs: it follows the channel until it has all blocks,
 then the channel's configuration names it, and the command ends when it takes part.
 
 In a network on this machine (--data) the orderer is made and started too; without a name it gets the next one. Elsewhere it
 must run already, and is named by the host:port that the others and clients are to reach it at.`,
-		example: `  hansa orderer add --data my-network
+			example: `  hansa orderer add --data my-network
   hansa orderer add orderer3.example.com:7050 --cert orderer3.pem --member Carrier --admin orderer3.example.com:7050=10.0.0.3:7051 \
     --channel business --orderer orderer0.example.com:7050 --tls-root tlsca.pem --identity CarrierMSP=admin/msp --tls-cert admin.pem --tls-key admin.key`,
-		plan: func(s membership.Service, a []string) (*membership.Plan, error) { return s.Add(a[0]) },
-		adds: func([]string) bool { return true }, flags: []string{"cert", "client-cert", "member"}},
-	"remove": {use: "remove ORDERER", short: "Remove an orderer from a channel's consenters", args: cobra.ExactArgs(1),
-		long: `Take an orderer out of the channel's consenters, while the service runs. In a network on this machine (--data) it is stopped
+			plan: func(s membership.Service, a []string) (*membership.Plan, error) { return s.Add(a[0]) },
+			adds: func([]string) bool { return true }, flags: []string{"cert", "client-cert", "member"}},
+		"remove": {use: "remove ORDERER", short: "Remove an orderer from a channel's consenters", args: cobra.ExactArgs(1),
+			long: `Take an orderer out of the channel's consenters, while the service runs. In a network on this machine (--data) it is stopped
 then; its folder stays. Refused if the consenters that stay and take part would be no majority.`,
-		example: `  hansa orderer remove orderer3 --data my-network`,
-		plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Remove(a[0]) },
-		adds:    func([]string) bool { return false }},
-	"replace": {use: "replace ORDERER [BY]", short: "Replace an orderer that is dead, or has lost its data", args: cobra.RangeArgs(1, 2),
-		long: `Put one orderer in the place of another, while the service runs. Without a second name the orderer is replaced by itself: it
+			example: `  hansa orderer remove orderer3 --data my-network`,
+			plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Remove(a[0]) },
+			adds:    func([]string) bool { return false }},
+		"replace": {use: "replace ORDERER [BY]", short: "Replace an orderer that is dead, or has lost its data", args: cobra.RangeArgs(1, 2),
+			long: `Put one orderer in the place of another, while the service runs. Without a second name the orderer is replaced by itself: it
 has lost its folder, and must not vote as the consenter that it was, since it does not know any more what it promised. A
 dead orderer goes before the new one comes, a living one after.`,
-		example: `  hansa orderer replace orderer1 --data my-network`,
-		plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Replace(a[0], a[len(a)-1]) },
-		adds:    func(a []string) bool { return len(a) > 1 }, flags: []string{"cert", "client-cert", "member"}},
-	"rotate": {use: "rotate ORDERER", short: "Give a consenter another TLS certificate", args: cobra.ExactArgs(1),
-		long: `Give a consenter another TLS certificate, while the service runs. The channel's configuration names the new one first, and
+			example: `  hansa orderer replace orderer1 --data my-network`,
+			plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Replace(a[0], a[len(a)-1]) },
+			adds:    func(a []string) bool { return len(a) > 1 }, flags: []string{"cert", "client-cert", "member"}},
+		"rotate": {use: "rotate ORDERER", short: "Give a consenter another TLS certificate", args: cobra.ExactArgs(1),
+			long: `Give a consenter another TLS certificate, while the service runs. The channel's configuration names the new one first, and
 the other consenters accept the old one beside it for ten minutes; then the orderer is started with the new one.
 
 In a network on this machine (--data) the certificate is issued and put in place. Elsewhere name its file (--cert), and start
 the orderer with it when the command says so.`,
-		example: `  hansa orderer rotate orderer0 --data my-network`,
-		plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Rotate(a[0]) },
-		adds:    func([]string) bool { return false }, flags: []string{"cert", "client-cert"}},
+			example: `  hansa orderer rotate orderer0 --data my-network`,
+			plan:    func(s membership.Service, a []string) (*membership.Plan, error) { return s.Rotate(a[0]) },
+			adds:    func([]string) bool { return false }, flags: []string{"cert", "client-cert"}},
+	}
 }
 
 // ordererCommands are about who orders a channel.
 func ordererCommands() (all []*cobra.Command) {
 	for _, name := range []string{"add", "remove", "replace", "rotate"} {
-		all = append(all, newChange(changes[name]))
+		all = append(all, newChange(changes()[name]))
 	}
 	return append(all, newOrdererPlan())
 }
@@ -368,7 +370,7 @@ func (o *operation) show(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return o.print(ctx)
 	}
-	ch, ok := changes[args[0]]
+	ch, ok := changes()[args[0]]
 	if !ok {
 		return fmt.Errorf("%q is no change of orderers: add, remove, replace and rotate are", args[0])
 	}
