@@ -61,6 +61,7 @@ func (s *Server) submitToOne(ctx context.Context, orderers []Orderer, tx *common
 	silence := time.NewTicker(s.SilenceTimeout)
 	defer silence.Stop()
 	var details []*gatewaypb.ErrorDetail
+	var unknown []string // refusals of those that do not have the channel
 	for awaited > 0 {
 		select {
 		case got := <-outcomes:
@@ -75,6 +76,9 @@ func (s *Server) submitToOne(ctx context.Context, orderers []Orderer, tx *common
 			case got.code >= 400 && got.code < 500 && got.info != channelUnknown: // the client's fault: the same everywhere
 				return nil, fail(codes.Aborted, refusal(got.code, got.info))
 			default:
+				if got.info == channelUnknown {
+					unknown = append(unknown, refusal(got.code, got.info))
+				}
 				details = append(details, detail(got.orderer.Address(), got.orderer.MSPID(), refusal(got.code, got.info)))
 			}
 			if len(orderers) > 0 {
@@ -92,6 +96,9 @@ func (s *Server) submitToOne(ctx context.Context, orderers []Orderer, tx *common
 	}
 	if ctx.Err() != nil {
 		return nil, fail(codes.DeadlineExceeded, "submit timeout expired while broadcasting to ordering service", details...)
+	}
+	if len(unknown) > 0 && len(unknown) == len(details) { // nobody has it
+		return nil, fail(codes.Aborted, unknown[0])
 	}
 	return nil, fail(codes.Unavailable, "no orderers could successfully process transaction", details...)
 }
@@ -141,7 +148,7 @@ func (s *Server) broadcast(ctx context.Context, o Orderer, tx *commonpb.Envelope
 }
 
 // channelUnknown is what an orderer says that does not have the channel, perhaps as its disk was replaced a moment ago. The client is
-// not to blame: its peer has the channel, and so do other orderers.
+// not to blame unless no orderer has the channel.
 const channelUnknown = "channel does not exist"
 
 func refusal(code commonpb.Status, info string) string {

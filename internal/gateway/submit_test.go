@@ -50,6 +50,8 @@ func TestSubmit(t *testing.T) {
 		{name: "the client's fault is the same everywhere", orderers: []answer{says(forbidden, "not a writer"), says(ok, "")},
 			code: codes.Aborted, message: "received unsuccessful response from orderer: status=FORBIDDEN, info=not a writer"},
 		{name: "one that lost the channel is passed", orderers: []answer{says(commonpb.Status_BAD_REQUEST, "channel does not exist"), says(ok, "")}},
+		{name: "none has the channel", orderers: []answer{says(commonpb.Status_BAD_REQUEST, "channel does not exist"), says(commonpb.Status_BAD_REQUEST, "channel does not exist")},
+			code: codes.Aborted, message: "received unsuccessful response from orderer: status=BAD_REQUEST, info=channel does not exist"},
 		{name: "nobody accepts", orderers: []answer{refused, says(busy, "no leader")},
 			code: codes.Unavailable, message: "no orderers could successfully process transaction",
 			details: []string{"orderer0 OrdererMSP connection refused", "orderer1 OrdererMSP received unsuccessful response from orderer: status=SERVICE_UNAVAILABLE, info=no leader"}},
