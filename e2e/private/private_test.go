@@ -65,6 +65,7 @@ func (b *bed) deploy(deals string) {
 		{"name": "deals", "policy": deals, "maxPeerCount": 1},
 		{"name": "discreet", "policy": both, "maxPeerCount": 1, "memberOnlyRead": true, "memberOnlyWrite": true},
 		{"name": "strict", "policy": both, "requiredPeerCount": 1, "maxPeerCount": 1},
+		{"name": "fetched", "policy": both, "maxPeerCount": 0}, // brought to nobody
 		{"name": "lonely", "policy": first, "requiredPeerCount": 1, "maxPeerCount": 1},
 		{"name": "brief", "policy": both, "maxPeerCount": 1, "blockToLive": 2},
 		{"name": "agreed", "policy": both, "maxPeerCount": 1,
@@ -203,14 +204,14 @@ func TestPrivateData(t *testing.T) {
 	b.reads(1, "deals", "letter", "while you were away")
 
 	b.signal(1, syscall.SIGSTOP)
-	b.must(b.submit(0, "better late", "Put", "deals", "parcel"))
+	b.must(b.submit(0, "better late", "Put", "fetched", "parcel"))
 	b.signal(0, syscall.SIGSTOP)
 	b.signal(1, syscall.SIGCONT)
-	b.hasHash(1, "deals", "parcel")
-	_, err = b.evaluate(1, "Get", "deals", "parcel")
+	b.hasHash(1, "fetched", "parcel")
+	_, err = b.evaluate(1, "Get", "fetched", "parcel")
 	b.refused(err, notHere)
 	b.signal(0, syscall.SIGCONT)
-	b.reads(1, "deals", "parcel", "better late")
+	b.reads(1, "fetched", "parcel", "better late")
 
 	// Readers of the blocks get the private data that they may have.
 	b.must(b.submit(0, "to be delivered", "Put", "discreet", "news"))
@@ -246,7 +247,7 @@ func TestPrivateData(t *testing.T) {
 	b.KillAll()
 	b.Up()
 	b.reads(0, "deals", "letter", "while you were away")
-	b.reads(1, "deals", "parcel", "better late")
+	b.reads(1, "fetched", "parcel", "better late")
 	b.reads(1, "deals", "secret", "")
 
 	// Who is let into a collection gets what is in it.
