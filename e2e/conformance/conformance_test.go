@@ -7,17 +7,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,7 +161,7 @@ type setup struct {
 	// Batch is how channels of the cases' own cut blocks, if not as by default.
 	Batch json.RawMessage `json:"batch,omitempty"`
 	// Refused are identities that the network must not accept, by what is wrong with them.
-	Refused map[string]credentials `json:"refused"`
+	Refused map[string]network.Credentials `json:"refused"`
 }
 
 type member struct {
@@ -196,15 +191,9 @@ type orderer struct {
 	TLSCert string `json:"tlsCert"`
 }
 
-type credentials struct {
-	MSPID       string `json:"mspId"`
-	Certificate string `json:"certificate"`
-	Key         string `json:"key"`
-}
-
 func describe(t *testing.T, n *network.Network) setup {
 	plan := n.Plan()
-	s := setup{Dir: n.Dir, Binary: os.Getenv("HANSA_BINARY"), Channel: plan.Channel, Refused: map[string]credentials{}}
+	s := setup{Dir: n.Dir, Binary: os.Getenv("HANSA_BINARY"), Channel: plan.Channel, Refused: map[string]network.Credentials{}}
 	at := func(port int) string { return fmt.Sprintf("%s:%d", provision.Host, port) }
 	for _, m := range plan.Members {
 		s.Members = append(s.Members, member{
@@ -220,13 +209,13 @@ func describe(t *testing.T, n *network.Network) setup {
 		})
 	}
 	ca := filepath.Join(n.Dir, "crypto", "peerOrganizations", plan.Members[0].Domain, "ca")
-	issuer, key := readCertificate(t, single(t, filepath.Join(ca, "*-cert.pem"))), readKey(t, single(t, filepath.Join(ca, "*_sk")))
-	strangerKey := newKey(t)
+	issuer, key := network.ReadCertificate(t, single(t, filepath.Join(ca, "*-cert.pem"))), network.ReadKey(t, single(t, filepath.Join(ca, "*_sk")))
+	strangerKey := network.NewKey(t)
 	stranger := &x509.Certificate{Subject: pkix.Name{CommonName: "ca.org1.example.com"}, IsCA: true, BasicConstraintsValid: true}
 	now := time.Now()
-	s.Refused["expired"] = issue(t, n, "expired", "Org1MSP", now.Add(-time.Minute), issuer, key)
-	s.Refused["stranger"] = issue(t, n, "stranger", "Org1MSP", now.Add(time.Hour), stranger, strangerKey)
-	s.Refused["unknownMember"] = issue(t, n, "unknown", "Org9MSP", now.Add(time.Hour), stranger, strangerKey)
+	s.Refused["expired"] = n.Issue("expired", "Org1MSP", now.Add(-time.Minute), issuer, key)
+	s.Refused["stranger"] = n.Issue("stranger", "Org1MSP", now.Add(time.Hour), stranger, strangerKey)
+	s.Refused["unknownMember"] = n.Issue("unknown", "Org9MSP", now.Add(time.Hour), stranger, strangerKey)
 	return s
 }
 
@@ -257,76 +246,4 @@ func single(t *testing.T, pattern string) string {
 		t.Fatalf("%s: one file is wanted, there are %d (%v)", pattern, len(files), err)
 	}
 	return files[0]
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func issue(t *testing.T, n *network.Network, name, mspID string, until time.Time, issuer *x509.Certificate, issuerKey *ecdsa.PrivateKey) credentials {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: name, OrganizationalUnit: []string{"client"}},
-		NotBefore:    time.Now().Add(-time.Hour), NotAfter: until,
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
-	}
-	if issuer.NotBefore.After(template.NotBefore) {
-		template.NotBefore = issuer.NotBefore
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := credentials{mspID, filepath.Join(n.Dir, name+".crt"), filepath.Join(n.Dir, name+".key")}
-	for file, block := range map[string]*pem.Block{
-		c.Certificate: {Type: "CERTIFICATE", Bytes: der},
-		c.Key:         {Type: "PRIVATE KEY", Bytes: keyDER},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return c
-}
-
-func decode(t *testing.T, file string) []byte {
-	t.Helper()
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(raw)
-	if block == nil {
-		t.Fatalf("%s holds no PEM", file)
-	}
-	return block.Bytes
-}
-
-func readCertificate(t *testing.T, file string) *x509.Certificate {
-	t.Helper()
-	c, err := x509.ParseCertificate(decode(t, file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func readKey(t *testing.T, file string) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := x509.ParsePKCS8PrivateKey(decode(t, file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key.(*ecdsa.PrivateKey)
 }

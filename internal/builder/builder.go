@@ -30,7 +30,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/hansa-ledger/hansa/internal/contractpackage"
+	"github.com/hansa-ledger/hansa/internal/snapshotfile"
 )
 
 // ErrUnclaimed is returned for a package that no builder wants.
@@ -198,7 +201,7 @@ func (b *Builders) keep(made, packageID string) error {
 	if err := os.Rename(made, b.folder(packageID)); err != nil {
 		return err
 	}
-	return syncDir(b.cfg.Dir)
+	return snapshotfile.SyncDir(vfs.Default, b.cfg.Dir)
 }
 
 // Build gives the build of a package, and makes it if there is none.
@@ -372,13 +375,4 @@ func (b *Build) Run() (*Process, error) {
 	}
 	os.RemoveAll(dir)
 	return nil, fmt.Errorf("builder '%s' run failed to start: %w", b.Builder, err)
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hansa-ledger/hansa/internal/block"
@@ -21,6 +22,7 @@ import (
 	"github.com/hansa-ledger/hansa/internal/contractpackage"
 	"github.com/hansa-ledger/hansa/internal/fabricledger"
 	"github.com/hansa-ledger/hansa/internal/ledger"
+	"github.com/hansa-ledger/hansa/internal/snapshotfile"
 	"github.com/hansa-ledger/hansa/internal/validate"
 )
 
@@ -147,13 +149,13 @@ func (t *takeover) move(id string) error {
 		return err
 	}
 	// What is moved must not be lost with a new folder while the note remains that it is done.
-	if err := syncDir(t.peer.config.DataDir); err != nil {
+	if err := snapshotfile.SyncDir(vfs.Default, t.peer.config.DataDir); err != nil {
 		return err
 	}
 	if err := os.Rename(from, filepath.Join(t.peer.channels.dir, id)); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(t.peer.channels.dir), syncDir(t.dir))
+	return errors.Join(snapshotfile.SyncDir(vfs.Default, t.peer.channels.dir), snapshotfile.SyncDir(vfs.Default, t.dir))
 }
 
 // take makes one channel's ledger, from where an earlier run of it ended.
@@ -406,13 +408,5 @@ func writeSynced(path string, content []byte) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return snapshotfile.SyncDir(vfs.Default, filepath.Dir(path))
 }

@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/hansa-ledger/hansa/internal/fabricledger"
 	"github.com/hansa-ledger/hansa/internal/order"
 	"github.com/hansa-ledger/hansa/internal/order/raft"
+	"github.com/hansa-ledger/hansa/internal/snapshotfile"
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 )
 
@@ -64,7 +66,7 @@ func takeOverChains(from FabricOrdererData, config order.Config, log *slog.Logge
 				id, from.Ledger, err, filepath.Join(from.Ledger, "chains", id))
 		}
 		// The folder of the chains may be new: it must not be lost while the mark remains.
-		if err := syncDir(config.Dir); err != nil {
+		if err := snapshotfile.SyncDir(vfs.Default, config.Dir); err != nil {
 			return err
 		}
 		if err := writeSynced(filepath.Join(marks, id+".done"), nil); err != nil {
