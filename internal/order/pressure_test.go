@@ -63,11 +63,10 @@ func TestBackPressureWithoutMajority(t *testing.T) {
 				})
 			}
 			until(t, "refusals", func() bool { return refused.Load() > 100 })
-			before := heap()
-			until(t, "many refusals", func() bool { return refused.Load() > 2000 }) // 20 MB
-			if grown := int64(heap()) - int64(before); grown > 8<<20 {
-				t.Errorf("the heap grew by %d bytes while %d envelopes were refused", grown, refused.Load())
-			}
+			most := heap() + 8<<20
+			until(t, "many refusals", func() bool { return refused.Load() > 3000 }) // 30 MB
+			// Garbage that is made while it is measured counts, so the least that is ever found decides.
+			until(t, "a heap that is as it was", func() bool { return heap() <= most })
 			stop()
 			for _, n := range o.nodes {
 				if n != leader {
