@@ -1,10 +1,5 @@
 package identity
 
-import (
-	"crypto/ecdsa"
-	"math/big"
-)
-
 // Cached counts what the caches hold.
 func (v *Verifier) Cached() (identities, signatures int) {
 	return v.identities.len(), v.signatures.len()
@@ -18,18 +13,6 @@ func (c *cache[K, V]) len() (n int) {
 	}
 	return n
 }
-
-// KeyTable is the table of one key.
-type KeyTable struct{ t *keyTable }
-
-// NewKeyTable makes one whatever the use of the key.
-func NewKeyTable(pub *ecdsa.PublicKey) (KeyTable, error) {
-	t, err := newKeyTable(pub)
-	return KeyTable{t}, err
-}
-
-// Verify is to be equal to ecdsa.Verify.
-func (k KeyTable) Verify(digest *[32]byte, r, s *big.Int) bool { return k.t.verify(digest, r, s) }
 
 // HasTable says whether the identity's key got a table.
 func (id *Identity) HasTable() bool { return id.pub.usage.table.Load() != nil }

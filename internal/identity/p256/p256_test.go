@@ -1,24 +1,22 @@
-package identity_test
+package p256_test
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"fmt"
 	"math/big"
 	mathrand "math/rand/v2"
 	"testing"
 
 	"filippo.io/nistec"
 
-	"github.com/hansa-ledger/hansa/internal/identity"
-	"github.com/hansa-ledger/hansa/internal/identity/identitytest"
+	"github.com/hansa-ledger/hansa/internal/identity/p256"
 )
 
-func table(t testing.TB, pub *ecdsa.PublicKey) identity.KeyTable {
+func table(t testing.TB, pub *ecdsa.PublicKey) *p256.Table {
 	t.Helper()
-	k, err := identity.NewKeyTable(pub)
+	k, err := p256.NewTable(pub)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +32,7 @@ func point(pub *ecdsa.PublicKey) []byte {
 }
 
 // agree compares the table's verdict with the standard library's.
-func agree(t testing.TB, what string, pub *ecdsa.PublicKey, k identity.KeyTable, digest [32]byte, r, s *big.Int) bool {
+func agree(t testing.TB, what string, pub *ecdsa.PublicKey, k *p256.Table, digest [32]byte, r, s *big.Int) bool {
 	t.Helper()
 	rr, ss := new(big.Int).Set(r), new(big.Int).Set(s)
 	got, want := k.Verify(&digest, r, s), ecdsa.Verify(pub, digest[:], r, s)
@@ -56,7 +54,7 @@ func privateKey(t testing.TB, d *big.Int) *ecdsa.PrivateKey {
 	return key
 }
 
-func TestKeyTableAgreesWithTheStandardLibrary(t *testing.T) {
+func TestTableAgreesWithTheStandardLibrary(t *testing.T) {
 	n := elliptic.P256().Params().N
 	random := mathrand.NewChaCha8([32]byte{7})
 	for _, d := range []*big.Int{big.NewInt(1), big.NewInt(2), big.NewInt(3), new(big.Int).Sub(n, big.NewInt(1)), new(big.Int).Sub(n, big.NewInt(2)),
@@ -94,7 +92,7 @@ func TestKeyTableAgreesWithTheStandardLibrary(t *testing.T) {
 }
 
 // Numbers at the edges, in every combination, under keys that make the sum a doubling or infinity.
-func TestKeyTableAtTheEdges(t *testing.T) {
+func TestTableAtTheEdges(t *testing.T) {
 	params := elliptic.P256().Params()
 	n := params.N
 	var edges []*big.Int
@@ -130,7 +128,7 @@ func TestKeyTableAtTheEdges(t *testing.T) {
 }
 
 // A point whose x is not below the order, which no signer meets by chance: r is x less the order.
-func TestKeyTableWhereXExceedsTheOrder(t *testing.T) {
+func TestTableWhereXExceedsTheOrder(t *testing.T) {
 	params := elliptic.P256().Params()
 	n := params.N
 	found := 0
@@ -166,85 +164,18 @@ func TestKeyTableWhereXExceedsTheOrder(t *testing.T) {
 	}
 }
 
-func TestKeyTableNeedsAPoint(t *testing.T) {
+func TestTableNeedsAPoint(t *testing.T) {
 	for _, pub := range []*ecdsa.PublicKey{
 		{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)},
 		{Curve: elliptic.P256(), X: new(big.Int), Y: new(big.Int)},
 	} {
-		if _, err := identity.NewKeyTable(pub); err == nil {
+		if _, err := p256.NewTable(pub); err == nil {
 			t.Error("a table for a point that is not on the curve")
 		}
 	}
 }
 
-// Busy keys get tables, no more than allowed; the verdicts stay; and a key that becomes busier takes the place of one that is not.
-func TestBusyKeysGetTables(t *testing.T) {
-	o := identitytest.NewOrg(t, "OrgMSP")
-	v := identity.NewVerifier(identity.Config{KeyTables: 2})
-	one, err := identity.NewMSP(o.MSPConfig(t), v, identity.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var signers []*identity.Signer
-	var ids []*identity.Identity
-	for range 4 {
-		s := o.Signer(t, "peer")
-		id, err := one.Deserialize(s.Serialize())
-		if err != nil {
-			t.Fatal(err)
-		}
-		signers, ids = append(signers, s), append(ids, id)
-	}
-	use := func(i, times int) {
-		for j := range times {
-			msg := fmt.Appendf(nil, "%d %d %d", i, j, mathrand.Uint64())
-			sig, err := signers[i].Sign(msg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := ids[i].Verify(msg, sig); err != nil {
-				t.Fatal(err)
-			}
-			want(t, "other message", ids[i].Verify(append(msg, 'x'), sig), "The signature is invalid")
-		}
-	}
-	tables := func() (got string) {
-		for _, id := range ids {
-			if id.HasTable() {
-				got += "x"
-			} else {
-				got += "-"
-			}
-		}
-		return got
-	}
-	use(0, 20)
-	if tables() != "----" {
-		t.Error("a table for a key of little use")
-	}
-	use(0, 200)
-	use(1, 100)
-	if tables() != "xx--" {
-		t.Error("tables:", tables())
-	}
-	use(2, 400)
-	if got := tables(); got != "x-x-" && got != "-xx-" {
-		t.Error("tables:", got)
-	}
-
-	none := identity.NewVerifier(identity.Config{KeyTables: -1})
-	if one, err = identity.NewMSP(o.MSPConfig(t), none, identity.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	if ids[3], err = one.Deserialize(signers[3].Serialize()); err != nil {
-		t.Fatal(err)
-	}
-	if use(3, 150); ids[3].HasTable() {
-		t.Error("a table although there are to be none")
-	}
-}
-
-func FuzzKeyTable(f *testing.F) {
+func FuzzTable(f *testing.F) {
 	key := privateKey(f, big.NewInt(0x4a4a4a4a))
 	k := table(f, &key.PublicKey)
 	digest := sha256.Sum256([]byte("message"))
@@ -294,22 +225,6 @@ func BenchmarkVerify(b *testing.B) {
 	b.Run("new table", func(b *testing.B) {
 		for b.Loop() {
 			table(b, &key.PublicKey)
-		}
-	})
-	b.Run("cached", func(b *testing.B) {
-		o := identitytest.NewOrg(b, "OrgMSP")
-		m := identitytest.Manager(b, o)
-		signer := o.Signer(b, "peer")
-		msg := make([]byte, 3500)
-		sig, err := signer.Sign(msg)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for b.Loop() {
-			id, err := m.Deserialize(signer.Serialize())
-			if err != nil || id.Validate() != nil || id.Verify(msg, sig) != nil {
-				b.Fatal("refused")
-			}
 		}
 	})
 }
