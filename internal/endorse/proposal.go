@@ -27,35 +27,29 @@ type proposal struct {
 	creator   *identity.Identity // set by admit
 }
 
-func decode(raw []byte, m proto.Message, name string) error {
-	if err := proto.Unmarshal(raw, m); err != nil {
-		return fmt.Errorf("error unmarshalling %s: %w", name, err)
-	}
-	return nil
-}
-
 // unpack decodes every layer of a proposal. timely decides on its channel header before the rest is looked into.
 func unpack(signed *peerpb.SignedProposal, timely func(*commonpb.ChannelHeader) error) (*proposal, error) {
-	p := &proposal{signed: signed, channel: &commonpb.ChannelHeader{}, signature: &commonpb.SignatureHeader{}}
-	raw, header := &peerpb.Proposal{}, &commonpb.Header{}
-	if err := decode(signed.GetProposalBytes(), raw, "Proposal"); err != nil {
-		return nil, err
+	p := &proposal{signed: signed, channel: &commonpb.ChannelHeader{}}
+	raw, err := envelope.DecodeProposal(signed.GetProposalBytes())
+	if err != nil {
+		return nil, undecodable("Proposal", err)
 	}
-	if err := decode(raw.Header, header, "Header"); err != nil {
-		return nil, err
+	header, err := envelope.DecodeHeader(raw.Header)
+	if err != nil {
+		return nil, undecodable("Header", err)
 	}
-	if err := decode(header.ChannelHeader, p.channel, "ChannelHeader"); err != nil {
-		return nil, err
+	if err := proto.Unmarshal(header.ChannelHeader, p.channel); err != nil {
+		return nil, undecodable("ChannelHeader", err)
 	}
 	if err := timely(p.channel); err != nil {
 		return nil, err
 	}
-	if err := decode(header.SignatureHeader, p.signature, "SignatureHeader"); err != nil {
-		return nil, err
+	if p.signature, err = envelope.DecodeSignatureHeader(header.SignatureHeader); err != nil {
+		return nil, undecodable("SignatureHeader", err)
 	}
 	extension := &peerpb.ChaincodeHeaderExtension{}
-	if err := decode(p.channel.Extension, extension, "ChaincodeHeaderExtension"); err != nil {
-		return nil, err
+	if err := proto.Unmarshal(p.channel.Extension, extension); err != nil {
+		return nil, undecodable("ChaincodeHeaderExtension", err)
 	}
 	if extension.ChaincodeId == nil {
 		return nil, errors.New("ChaincodeHeaderExtension.ChaincodeId is nil")
@@ -63,12 +57,13 @@ func unpack(signed *peerpb.SignedProposal, timely func(*commonpb.ChannelHeader) 
 	if extension.ChaincodeId.Name == "" {
 		return nil, errors.New("ChaincodeHeaderExtension.ChaincodeId.Name is empty")
 	}
-	payload, spec := &peerpb.ChaincodeProposalPayload{}, &peerpb.ChaincodeInvocationSpec{}
-	if err := decode(raw.Payload, payload, "ChaincodeProposalPayload"); err != nil {
-		return nil, err
+	payload, err := envelope.DecodeProposalPayload(raw.Payload)
+	if err != nil {
+		return nil, undecodable("ChaincodeProposalPayload", err)
 	}
-	if err := decode(payload.Input, spec, "ChaincodeInvocationSpec"); err != nil {
-		return nil, err
+	spec := &peerpb.ChaincodeInvocationSpec{}
+	if err := proto.Unmarshal(payload.Input, spec); err != nil {
+		return nil, undecodable("ChaincodeInvocationSpec", err)
 	}
 	if spec.ChaincodeSpec == nil {
 		return nil, errors.New("chaincode invocation spec did not contain chaincode spec")
@@ -76,7 +71,7 @@ func unpack(signed *peerpb.SignedProposal, timely func(*commonpb.ChannelHeader) 
 	if spec.ChaincodeSpec.Input == nil {
 		return nil, errors.New("chaincode input did not contain any input")
 	}
-	public, err := proto.Marshal(&peerpb.ChaincodeProposalPayload{Input: payload.Input})
+	public, err := envelope.PayloadForTx(raw.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("could not marshal non-transient portion of payload: %w", err)
 	}
@@ -84,6 +79,10 @@ func unpack(signed *peerpb.SignedProposal, timely func(*commonpb.ChannelHeader) 
 	p.input, p.transient = spec.ChaincodeSpec.Input, payload.TransientMap
 	p.hash = envelope.ProposalHash(header.ChannelHeader, header.SignatureHeader, public)
 	return p, nil
+}
+
+func undecodable(name string, err error) error {
+	return fmt.Errorf("error unmarshalling %s: %w", name, err)
 }
 
 // timely refuses a proposal that was made at quite another time than now: one that somebody kept to send it later.

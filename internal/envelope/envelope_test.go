@@ -406,3 +406,39 @@ func TestKeysThatDoNotFit(t *testing.T) {
 		}
 	}
 }
+
+// What is decoded in place is what proto.Unmarshal makes of the same bytes, its errors included.
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(nil))
+	for _, at := range []position{{0, 0}, {3, 0}, {7, 0}} {
+		tx := envelope.Parse(golden(f, at))
+		for _, raw := range [][]byte{tx.Raw, tx.Envelope.Payload, tx.Payload.Data, tx.Payload.Header.SignatureHeader} {
+			f.Add(raw)
+		}
+		for _, a := range tx.Actions {
+			for _, raw := range [][]byte{tx.Transaction.Actions[0].Payload, a.ResponseBytes, a.Response.Extension, a.Payload.ChaincodeProposalPayload} {
+				f.Add(raw)
+			}
+		}
+	}
+	f.Add([]byte{0x0a, 0x80, 0x00})                                                             // a length that is not minimal
+	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x00})       // a length that leads around
+	f.Add([]byte{0x0a, 0x02, 0x0a, 0x00, 0x12, 0x01, 0x41, 0x0a, 0x03, 0x12, 0x01, 0x42, 0x1a}) // a field twice, then one cut off
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		before := bytes.Clone(raw)
+		check := func(got proto.Message, err error) {
+			t.Helper()
+			want := got.ProtoReflect().New().Interface()
+			wantErr := proto.Unmarshal(raw, want)
+			if fmt.Sprint(err) != fmt.Sprint(wantErr) || err == nil && !proto.Equal(got, want) {
+				t.Errorf("%T: %v, %v; proto.Unmarshal makes %v, %v", got, got, err, want, wantErr)
+			}
+		}
+		for _, one := range envelope.Decoders(raw) {
+			check(one())
+		}
+		if !bytes.Equal(raw, before) {
+			t.Error("the bytes were changed")
+		}
+	})
+}

@@ -83,8 +83,12 @@ func NewUnsignedProposal(s Signer, args ProposalArgs) (*Proposal, error) {
 // PayloadForTx returns the serialized chaincode proposal payload without its
 // transient map: the form that is hashed and stored in a transaction.
 func PayloadForTx(proposalPayload []byte) ([]byte, error) {
-	var payload peerpb.ChaincodeProposalPayload
-	if err := proto.Unmarshal(proposalPayload, &payload); err != nil {
+	var input []byte
+	if fields(proposalPayload, &input) {
+		return proposalPayload, nil // it has none
+	}
+	payload, err := decode[peerpb.ChaincodeProposalPayload](proposalPayload)
+	if err != nil {
 		return nil, fmt.Errorf("decode chaincode proposal payload: %w", err)
 	}
 	return proto.Marshal(&peerpb.ChaincodeProposalPayload{Input: payload.Input})
@@ -100,8 +104,8 @@ func AssembleTx(proposal *peerpb.Proposal, responses []*peerpb.ProposalResponse)
 	if len(responses) == 0 {
 		return nil, errors.New("at least one proposal response is required")
 	}
-	var header commonpb.Header
-	if err := proto.Unmarshal(proposal.GetHeader(), &header); err != nil {
+	header, err := DecodeHeader(proposal.GetHeader())
+	if err != nil {
 		return nil, fmt.Errorf("decode proposal header: %w", err)
 	}
 	agreed := responses[0].GetPayload()
@@ -138,5 +142,5 @@ func AssembleTx(proposal *peerpb.Proposal, responses []*peerpb.ProposalResponse)
 	if err != nil {
 		return nil, fmt.Errorf("marshal transaction: %w", err)
 	}
-	return &commonpb.Payload{Header: &header, Data: tx}, nil
+	return &commonpb.Payload{Header: header, Data: tx}, nil
 }

@@ -1,8 +1,6 @@
 package envelope
 
 import (
-	"google.golang.org/protobuf/proto"
-
 	"github.com/hansa-ledger/hansa/internal/wire/commonpb"
 	"github.com/hansa-ledger/hansa/internal/wire/peerpb"
 )
@@ -41,22 +39,22 @@ type Action struct {
 	SignatureErr, PayloadErr, ResponseErr, ChaincodeErr, EventErr error
 }
 
-// Parse decodes a serialized Envelope. It never fails: see Tx.
+// Parse decodes a serialized Envelope. It never fails: see Tx. raw must not change while the Tx is in use, which holds parts of it.
 func Parse(raw []byte) *Tx {
 	t := &Tx{Raw: raw}
-	if t.Envelope, t.EnvelopeErr = decode[commonpb.Envelope](raw); t.EnvelopeErr != nil {
+	if t.Envelope, t.EnvelopeErr = DecodeEnvelope(raw); t.EnvelopeErr != nil {
 		return t
 	}
-	if t.Payload, t.PayloadErr = decode[commonpb.Payload](t.Envelope.Payload); t.PayloadErr != nil || t.Payload.Header == nil {
+	if t.Payload, t.PayloadErr = DecodePayload(t.Envelope.Payload); t.PayloadErr != nil || t.Payload.Header == nil {
 		return t
 	}
 	t.Channel, t.ChannelErr = decode[commonpb.ChannelHeader](t.Payload.Header.ChannelHeader)
-	t.Signature, t.SignatureErr = decode[commonpb.SignatureHeader](t.Payload.Header.SignatureHeader)
+	t.Signature, t.SignatureErr = DecodeSignatureHeader(t.Payload.Header.SignatureHeader)
 	if t.Type() != commonpb.HeaderType_ENDORSER_TRANSACTION || t.Channel == nil {
 		return t
 	}
 	t.Extension, t.ExtensionErr = decode[peerpb.ChaincodeHeaderExtension](t.Channel.Extension)
-	if t.Transaction, t.TransactionErr = decode[peerpb.Transaction](t.Payload.Data); t.TransactionErr != nil {
+	if t.Transaction, t.TransactionErr = decodeTransaction(t.Payload.Data); t.TransactionErr != nil {
 		return t
 	}
 	t.Actions = make([]*Action, len(t.Transaction.Actions))
@@ -68,33 +66,21 @@ func Parse(raw []byte) *Tx {
 
 func parseAction(raw *peerpb.TransactionAction) *Action {
 	a := &Action{}
-	a.Signature, a.SignatureErr = decode[commonpb.SignatureHeader](raw.GetHeader())
-	if a.Payload, a.PayloadErr = decode[peerpb.ChaincodeActionPayload](raw.GetPayload()); a.PayloadErr != nil || a.Payload.Action == nil {
+	a.Signature, a.SignatureErr = DecodeSignatureHeader(raw.GetHeader())
+	if a.Payload, a.PayloadErr = decodeActionPayload(raw.GetPayload()); a.PayloadErr != nil || a.Payload.Action == nil {
 		return a
 	}
 	a.ResponseBytes = a.Payload.Action.ProposalResponsePayload
-	if a.Response, a.ResponseErr = decode[peerpb.ProposalResponsePayload](a.ResponseBytes); a.ResponseErr != nil {
+	if a.Response, a.ResponseErr = decodeResponsePayload(a.ResponseBytes); a.ResponseErr != nil {
 		return a
 	}
-	if a.Chaincode, a.ChaincodeErr = decode[peerpb.ChaincodeAction](a.Response.Extension); a.ChaincodeErr != nil {
+	if a.Chaincode, a.ChaincodeErr = decodeAction(a.Response.Extension); a.ChaincodeErr != nil {
 		return a
 	}
 	if len(a.Chaincode.Events) > 0 {
 		a.Event, a.EventErr = decode[peerpb.ChaincodeEvent](a.Chaincode.Events)
 	}
 	return a
-}
-
-// decode returns nil and an error for bytes that are no message.
-func decode[M any, P interface {
-	*M
-	proto.Message
-}](raw []byte) (P, error) {
-	message := P(new(M))
-	if err := proto.Unmarshal(raw, message); err != nil {
-		return nil, err
-	}
-	return message, nil
 }
 
 // ID is the transaction identifier in the channel header, "" without one.

@@ -35,25 +35,26 @@ func parseInvocation(signed *peerpb.SignedProposal) (*invocation, error) {
 	if len(signed.GetProposalBytes()) == 0 {
 		return nil, fmt.Errorf("a signed proposal is required")
 	}
-	in := &invocation{signed: signed, proposal: &peerpb.Proposal{}}
-	var header commonpb.Header
+	in := &invocation{signed: signed}
+	var err error
+	if in.proposal, err = envelope.DecodeProposal(signed.ProposalBytes); err != nil {
+		return nil, fmt.Errorf("error unmarshalling proposal: %w", err)
+	}
+	header, err := envelope.DecodeHeader(in.proposal.Header)
+	if err != nil {
+		return nil, fmt.Errorf("error unmarshalling header: %w", err)
+	}
 	var channelHeader commonpb.ChannelHeader
-	var payload peerpb.ChaincodeProposalPayload
+	if err := proto.Unmarshal(header.ChannelHeader, &channelHeader); err != nil {
+		return nil, fmt.Errorf("error unmarshalling channel header: %w", err)
+	}
+	payload, err := envelope.DecodeProposalPayload(in.proposal.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("error unmarshalling chaincode proposal payload: %w", err)
+	}
 	var spec peerpb.ChaincodeInvocationSpec
-	for _, layer := range []struct {
-		name string
-		raw  func() []byte
-		into proto.Message
-	}{
-		{"proposal", signed.GetProposalBytes, in.proposal},
-		{"header", in.proposal.GetHeader, &header},
-		{"channel header", header.GetChannelHeader, &channelHeader},
-		{"chaincode proposal payload", in.proposal.GetPayload, &payload},
-		{"chaincode invocation spec", payload.GetInput, &spec},
-	} {
-		if err := proto.Unmarshal(layer.raw(), layer.into); err != nil {
-			return nil, fmt.Errorf("error unmarshalling %s: %w", layer.name, err)
-		}
+	if err := proto.Unmarshal(payload.Input, &spec); err != nil {
+		return nil, fmt.Errorf("error unmarshalling chaincode invocation spec: %w", err)
 	}
 	in.channelID = channelHeader.ChannelId
 	in.chaincode = spec.GetChaincodeSpec().GetChaincodeId().GetName()

@@ -42,8 +42,8 @@ func (r *Rejection) within(format string, args ...any) *Rejection {
 
 // header reads as much of an envelope as is needed to find its channel.
 func header(env *commonpb.Envelope) (*commonpb.Payload, *commonpb.ChannelHeader, error) {
-	payload := &commonpb.Payload{}
-	if err := proto.Unmarshal(env.GetPayload(), payload); err != nil {
+	payload, err := envelope.DecodePayload(env.GetPayload())
+	if err != nil {
 		return nil, nil, fmt.Errorf("error unmarshalling Payload: %w", err)
 	}
 	if payload.Header == nil {
@@ -83,8 +83,8 @@ func (r *rules) filter(env *commonpb.Envelope, payload *commonpb.Payload, now ti
 	if size, limit := envelopeSize(env), r.bundle.BatchSize().GetAbsoluteMaxBytes(); size > limit {
 		return reject(commonpb.Status_BAD_REQUEST, "message payload is %d bytes and exceeds maximum allowed %d bytes", size, limit)
 	}
-	signature := &commonpb.SignatureHeader{}
-	if err := proto.Unmarshal(payload.Header.SignatureHeader, signature); err != nil {
+	signature, err := envelope.DecodeSignatureHeader(payload.Header.SignatureHeader)
+	if err != nil {
 		return reject(commonpb.Status_BAD_REQUEST, "could not convert message to signedData: error unmarshalling SignatureHeader: %v", err)
 	}
 	// The identity is parsed once and cached; one that does not parse is for the policy to refuse.
