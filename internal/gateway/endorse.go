@@ -113,6 +113,7 @@ type collection struct {
 	used    map[[2]string]bool // by MSP id and address: asked already
 	answers chan answer        // holds an answer of every peer: an asker never waits
 	asked   map[string]int     // by MSP id: answers to come
+	own     func()             // calls the gateway's own peer, once asked: see ask
 	ahead   []answer           // that came before the first endorsement, of peers that were asked ahead of need
 
 	got     map[string][]*peerpb.ProposalResponse // by MSP id: endorsements that agree with first
@@ -140,20 +141,39 @@ type answer struct {
 	err      error
 }
 
-// ask calls a peer of the member that was not asked yet; false if there is none.
+// ask calls a peer of the member that was not asked yet; false if there is none. The gateway's own peer is called by this goroutine,
+// when all others that are needed have been asked: a new one would begin with a stack too small for that much work.
 func (c *collection) ask(ctx context.Context, mspID string) bool {
 	for _, p := range c.peers[mspID] {
 		if at := [2]string{mspID, p.Address}; !c.used[at] {
 			c.used[at] = true
 			c.asked[mspID]++
-			go func() {
+			call := func() {
 				response, err := c.server.call(ctx, p, c.in.signed)
 				c.answers <- answer{p, response, err}
-			}()
+			}
+			if p.Local && c.own == nil {
+				c.own = call
+			} else {
+				go call()
+			}
 			return true
 		}
 	}
 	return false
+}
+
+// next is the next answer, a zero one if ctx ended.
+func (c *collection) next(ctx context.Context) (a answer) {
+	if own := c.own; own != nil {
+		c.own = nil
+		own()
+	}
+	select {
+	case a = <-c.answers:
+	case <-ctx.Done():
+	}
+	return a
 }
 
 // accept files an answer and says whether it is an endorsement that agrees with
@@ -288,11 +308,7 @@ func (c *collection) begin(ctx context.Context, mspID string) (bool, error) {
 			a = c.ahead[i]
 			c.ahead = slices.Delete(c.ahead, i, i+1)
 		case c.asked[mspID] > 0 || c.ask(ctx, mspID):
-			select {
-			case a = <-c.answers:
-			case <-ctx.Done():
-			}
-			if ctx.Err() != nil {
+			if a = c.next(ctx); ctx.Err() != nil {
 				return false, fail(codes.DeadlineExceeded, "endorsement timeout expired while collecting first endorsement", c.details...)
 			}
 			if a.peer.MSPID != mspID {
@@ -334,17 +350,12 @@ func (c *collection) fill(ctx context.Context, want discovery.Layout) (bool, err
 			}
 			return true, nil
 		}
-		select {
-		case a := <-c.answers:
-			c.asked[a.peer.MSPID]--
-			if ctx.Err() == nil {
-				c.accept(a)
-			}
-		case <-ctx.Done():
-		}
+		a := c.next(ctx)
 		if ctx.Err() != nil {
 			return false, fail(codes.DeadlineExceeded, "endorsement timeout expired while collecting endorsements", c.details...)
 		}
+		c.asked[a.peer.MSPID]--
+		c.accept(a)
 	}
 }
 

@@ -145,7 +145,7 @@ func (id *Identity) meets(d *demand) error {
 func (id *Identity) hasRole(want *msppb.MSPRole) error {
 	m := id.msp
 	if want.MspIdentifier != m.name {
-		return fmt.Errorf("the identity is a member of a different MSP (expected %s, got %s)", want.MspIdentifier, m.name)
+		return refuse("the identity is a member of a different MSP (expected %s, got %s)", want.MspIdentifier, m.name)
 	}
 	switch want.Role {
 	case msppb.MSPRole_MEMBER:
@@ -161,10 +161,10 @@ func (id *Identity) hasRole(want *msppb.MSPRole) error {
 			return errors.New("This identity is not an admin")
 		}
 		if err := id.Validate(); err != nil {
-			return fmt.Errorf("The identity is not valid under this MSP [%s]: %w", m.name, err)
+			return refuse("The identity is not valid under this MSP [%s]: %v", m.name, err)
 		}
 		if err := m.hasNodeOU(id, want.Role); err != nil {
-			return fmt.Errorf("The identity is not an admin under this MSP [%s]: %w", m.name, err)
+			return refuse("The identity is not an admin under this MSP [%s]: %v", m.name, err)
 		}
 		return nil
 	case msppb.MSPRole_ORDERER, msppb.MSPRole_CLIENT, msppb.MSPRole_PEER:
@@ -172,14 +172,14 @@ func (id *Identity) hasRole(want *msppb.MSPRole) error {
 			break // the role came with node OUs; without them it does not exist
 		}
 		if err := id.Validate(); err != nil {
-			return fmt.Errorf("The identity is not valid under this MSP [%s]: %w", m.name, err)
+			return refuse("The identity is not valid under this MSP [%s]: %v", m.name, err)
 		}
 		if err := m.hasNodeOU(id, want.Role); err != nil {
-			return fmt.Errorf("The identity is not a [%s] under this MSP [%s]: %w", want.Role, m.name, err)
+			return refuse("The identity is not a [%s] under this MSP [%s]: %v", want.Role, m.name, err)
 		}
 		return nil
 	}
-	return fmt.Errorf("invalid MSP role type %d", int32(want.Role))
+	return refuse("invalid MSP role type %d", int32(want.Role))
 }
 
 // hasNodeOU compares names only: certifiers are Validate's business.
@@ -199,12 +199,22 @@ func (m *MSP) hasNodeOU(id *Identity, role msppb.MSPRole_MSPRoleType) error {
 		node = m.orderOU
 	}
 	if node == nil {
-		return fmt.Errorf("cannot test for classification, node ou for type [%s], not defined, msp: [%s]", role, m.name)
+		return refuse("cannot test for classification, node ou for type [%s], not defined, msp: [%s]", role, m.name)
 	}
 	for _, u := range id.units() {
 		if u.name == node.name {
 			return nil
 		}
 	}
-	return fmt.Errorf("The identity does not contain OU [%s], MSP: [%s]", role, m.name)
+	return refuse("The identity does not contain OU [%s], MSP: [%s]", role, m.name)
 }
+
+// refusal is put into words only when somebody reads it: policies ask one principal after the other, and most of them refuse.
+type refusal struct {
+	format string
+	args   []any
+}
+
+func refuse(format string, args ...any) error { return &refusal{format, args} }
+
+func (r *refusal) Error() string { return fmt.Sprintf(r.format, r.args...) }

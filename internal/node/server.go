@@ -32,6 +32,9 @@ const (
 	serverPing      = 2 * time.Hour
 	pingTimeout     = 20 * time.Second
 	stopGrace       = 3 * time.Second
+	// Windows that do not change spare the measuring of each connection by pings. They bound what is read ahead of a slow reader.
+	streamWindow     = 1 << 20
+	connectionWindow = 4 << 20
 )
 
 // serverTLS reads a server's certificate and the roots of its clients.
@@ -73,6 +76,7 @@ func newGRPCServer(t *tls.Config, log *slog.Logger, options ...grpc.ServerOption
 		grpc.Creds(credentials.NewTLS(t)),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(1 << 14),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connectionWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPing, Timeout: pingTimeout}),
 		grpc.ConnectionTimeout(10 * time.Second),

@@ -2,6 +2,7 @@ package validate
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,8 +47,9 @@ func (v *Validator) Prepare(b *channel.Bundle, blk *block.Parsed) *Prepared {
 	}
 	workers := min(v.config.Workers, len(p.txs))
 	if workers < 2 {
+		var scratch []byte
 		for i := range p.txs {
-			p.txs[i].prepare(b)
+			scratch = p.txs[i].prepare(b, scratch)
 		}
 		return p
 	}
@@ -55,8 +57,9 @@ func (v *Validator) Prepare(b *channel.Bundle, blk *block.Parsed) *Prepared {
 	var group sync.WaitGroup
 	for range workers {
 		group.Go(func() {
+			var scratch []byte
 			for i := next.Add(1) - 1; int(i) < len(p.txs); i = next.Add(1) - 1 {
-				p.txs[i].prepare(b)
+				scratch = p.txs[i].prepare(b, scratch)
 			}
 		})
 	}
@@ -64,21 +67,29 @@ func (v *Validator) Prepare(b *channel.Bundle, blk *block.Parsed) *Prepared {
 	return p
 }
 
-func (t *preparedTx) prepare(b *channel.Bundle) {
+// prepare needs a buffer for what endorsers signed, and returns it for the next transaction.
+func (t *preparedTx) prepare(b *channel.Bundle, scratch []byte) []byte {
 	if t.early = checkEnvelope(b, t.tx); t.early != valid || t.tx.Type() == commonpb.HeaderType_CONFIG {
-		return
+		return scratch
 	}
 	if t.late = t.checkAction(); t.late != valid {
-		return
+		return scratch
 	}
 	action := t.tx.Actions[0]
-	set := make([]policy.SignedData, 0, len(action.Payload.Action.Endorsements))
-	for _, e := range action.Payload.Action.Endorsements {
-		message := make([]byte, 0, len(action.ResponseBytes)+len(e.GetEndorser()))
-		message = append(append(message, action.ResponseBytes...), e.GetEndorser()...)
-		set = append(set, policy.SignedData{Data: message, Identity: e.GetEndorser(), Signature: e.GetSignature()})
+	endorsements := action.Payload.Action.Endorsements
+	size := 0
+	for _, e := range endorsements {
+		size += len(action.ResponseBytes) + len(e.GetEndorser())
+	}
+	scratch = slices.Grow(scratch[:0], size)
+	set := make([]policy.SignedData, 0, len(endorsements))
+	for _, e := range endorsements {
+		start := len(scratch)
+		scratch = append(append(scratch, action.ResponseBytes...), e.GetEndorser()...)
+		set = append(set, policy.SignedData{Data: scratch[start:], Identity: e.GetEndorser(), Signature: e.GetSignature()})
 	}
 	t.endorsers = policy.ValidIdentities(set, b.MSPs())
+	return scratch
 }
 
 // checkEnvelope is everything up to the search for duplicates on the ledger.
