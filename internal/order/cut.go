@@ -9,8 +9,8 @@ import (
 // cutter groups envelopes into batches, each to become a block. It only decides: time comes in as an argument.
 //
 // The limits are the channel's. Within them a batch is cut as early as it pays: at once when the chain is idle and
-// traffic is light, so that a lone transaction is in a block within a millisecond; under load it lingers for a few
-// milliseconds, since every block costs each peer a fixed sum. The lingering ends when nothing came for the length of
+// traffic is light, so that a lone transaction is in a block within a millisecond; under load it lingers for some
+// milliseconds, since every block costs each peer a fixed sum, and clients and nodes are cheaper to serve in bursts. The lingering ends when nothing came for the length of
 // a gap: clients that wait for their commit before they go on send in bursts, and waiting behind a burst gains nothing.
 type cutter struct {
 	size    *ordererpb.BatchSize
@@ -26,8 +26,11 @@ type cutter struct {
 	at       int
 }
 
-// busyArrivals within the length of a linger make the channel busy.
-const busyArrivals = 5
+// busyArrivals within busyShare of a linger make the channel busy: 250 a second by default.
+const (
+	busyArrivals = 5
+	busyShare    = 0.4
+)
 
 // add takes an envelope and returns the batches that it completes: none, one, or two when it is too large to share one.
 func (c *cutter) add(s *submission, now time.Time) [][]*submission {
@@ -66,7 +69,7 @@ func (c *cutter) due(idle bool) (time.Time, bool) {
 	if !idle {
 		return at, true
 	}
-	if oldest := c.arrivals[c.at%busyArrivals]; c.last.Sub(oldest) > c.linger {
+	if oldest := c.arrivals[c.at%busyArrivals]; float64(c.last.Sub(oldest)) > busyShare*float64(c.linger) {
 		return c.first, true
 	}
 	for _, t := range []time.Time{c.first.Add(c.linger), c.last.Add(c.gap)} {

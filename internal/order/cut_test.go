@@ -50,12 +50,12 @@ func TestCutTime(t *testing.T) {
 		{"alone", []time.Duration{0}, true, time.Second, 0},
 		{"alone while a block is on its way", []time.Duration{0}, false, time.Second, time.Second},
 		{"a few", []time.Duration{0, ms, 2 * ms}, true, time.Second, 0},
-		{"seldom", []time.Duration{0, 30 * ms, 60 * ms, 90 * ms, 120 * ms, 150 * ms}, true, time.Second, 0},
+		{"seldom", []time.Duration{0, 6 * ms, 12 * ms, 18 * ms, 24 * ms, 30 * ms}, true, time.Second, 0},
 		{"a burst waits for its end", []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, time.Second, 6 * ms},
-		{"a long burst for the linger", []time.Duration{0, 4 * ms, 8 * ms, 12 * ms, 16 * ms, 19 * ms}, true, time.Second, 20 * ms},
+		{"a long burst for the linger", []time.Duration{0, 5 * ms, 10 * ms, 15 * ms, 20 * ms, 25 * ms, 30 * ms, 35 * ms, 40 * ms, 45 * ms, 49 * ms}, true, time.Second, 50 * ms},
 		{"and never beyond the timeout", []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, 5 * ms, 5 * ms},
 	} {
-		c := order.NewCutter(&ordererpb.BatchSize{MaxMessageCount: 100, PreferredMaxBytes: 1 << 20}, tt.timeout, 20*ms, 2*ms)
+		c := order.NewCutter(&ordererpb.BatchSize{MaxMessageCount: 100, PreferredMaxBytes: 1 << 20}, tt.timeout, 50*ms, 2*ms)
 		if _, ok := c.Due(true); ok {
 			t.Error("an empty batch is due")
 		}

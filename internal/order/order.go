@@ -56,7 +56,7 @@ type Config struct {
 	MaxInFlight      int   `yaml:"maxInFlight"`
 	MaxInFlightBytes int64 `yaml:"maxInFlightBytes"`
 	// MaxLinger is how long a busy chain waits for a block to fill, within the channel's BatchTimeout; LingerGap ends the
-	// wait when nothing arrives for so long. A chain with little traffic does not wait. Defaults 20ms and 5ms.
+	// wait when nothing arrives for so long. A chain with little traffic does not wait. Defaults 50ms and 10ms.
 	MaxLinger time.Duration `yaml:"maxLinger"`
 	LingerGap time.Duration `yaml:"lingerGap"`
 	// LogBytes is the size at which a channel's consensus log is compacted. Default: what the channel's config says.
@@ -103,10 +103,10 @@ func (c *Config) fill() error {
 		c.MaxInFlightBytes = 64 << 20
 	}
 	if c.MaxLinger == 0 {
-		c.MaxLinger = 20 * time.Millisecond
+		c.MaxLinger = 50 * time.Millisecond
 	}
 	if c.LingerGap == 0 {
-		c.LingerGap = 5 * time.Millisecond
+		c.LingerGap = 10 * time.Millisecond
 	}
 	if c.MaxRequestBytes == 0 {
 		c.MaxRequestBytes = 1 << 20
