@@ -42,20 +42,27 @@ func TestCutTime(t *testing.T) {
 	start := time.Unix(1000, 0)
 	for _, tt := range []struct {
 		name     string
+		before   int // size of the batch before
 		arrivals []time.Duration
 		idle     bool
 		timeout  time.Duration
 		want     time.Duration // after the start
 	}{
-		{"alone", []time.Duration{0}, true, time.Second, 0},
-		{"alone while a block is on its way", []time.Duration{0}, false, time.Second, time.Second},
-		{"a few", []time.Duration{0, ms, 2 * ms}, true, time.Second, 0},
-		{"seldom", []time.Duration{0, 6 * ms, 12 * ms, 18 * ms, 24 * ms, 30 * ms}, true, time.Second, 0},
-		{"a burst waits for its end", []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, time.Second, 6 * ms},
-		{"a long burst for the linger", []time.Duration{0, 5 * ms, 10 * ms, 15 * ms, 20 * ms, 25 * ms, 30 * ms, 35 * ms, 40 * ms, 45 * ms, 49 * ms}, true, time.Second, 50 * ms},
-		{"and never beyond the timeout", []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, 5 * ms, 5 * ms},
+		{"alone", 0, []time.Duration{0}, true, time.Second, 0},
+		{"alone while a block is on its way", 0, []time.Duration{0}, false, time.Second, time.Second},
+		{"a few", 0, []time.Duration{0, ms, 2 * ms}, true, time.Second, 0},
+		{"seldom", 0, []time.Duration{0, 6 * ms, 12 * ms, 18 * ms, 24 * ms, 30 * ms}, true, time.Second, 0},
+		{"a burst waits for its end", 0, []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, time.Second, 6 * ms},
+		{"and longer for one as large as the last", 6, []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, time.Second, 14 * ms},
+		{"unless it is as large", 5, []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, time.Second, 6 * ms},
+		{"a long burst for the linger", 0, []time.Duration{0, 5 * ms, 10 * ms, 15 * ms, 20 * ms, 25 * ms, 30 * ms, 35 * ms, 40 * ms, 45 * ms, 49 * ms}, true, time.Second, 50 * ms},
+		{"and never beyond the timeout", 0, []time.Duration{0, ms, 2 * ms, 3 * ms, 4 * ms}, true, 5 * ms, 5 * ms},
 	} {
-		c := order.NewCutter(&ordererpb.BatchSize{MaxMessageCount: 100, PreferredMaxBytes: 1 << 20}, tt.timeout, 50*ms, 2*ms)
+		c := order.NewCutter(&ordererpb.BatchSize{MaxMessageCount: 100, PreferredMaxBytes: 1 << 20}, tt.timeout, 50*ms, 10*ms)
+		for range tt.before {
+			c.Add(1, start.Add(-time.Second))
+		}
+		c.Cut()
 		if _, ok := c.Due(true); ok {
 			t.Error("an empty batch is due")
 		}

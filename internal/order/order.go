@@ -56,7 +56,7 @@ type Config struct {
 	MaxInFlight      int   `yaml:"maxInFlight"`
 	MaxInFlightBytes int64 `yaml:"maxInFlightBytes"`
 	// MaxLinger is how long a busy chain waits for a block to fill, within the channel's BatchTimeout; LingerGap ends the
-	// wait when nothing arrives for so long. A chain with little traffic does not wait. Defaults 50ms and 10ms.
+	// wait when nothing arrives for so long, and a fifth of it when as many have come as before. A chain with little traffic does not wait. Defaults 50ms and 10ms.
 	MaxLinger time.Duration `yaml:"maxLinger"`
 	LingerGap time.Duration `yaml:"lingerGap"`
 	// LogBytes is the size at which a channel's consensus log is compacted. Default: what the channel's config says.
