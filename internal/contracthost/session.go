@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -116,7 +117,14 @@ func (s *session) stop(err error) {
 	})
 }
 
-func (s *session) read(st stream, registered chan<- string) error {
+// read hands out what the contract sends until the stream ends; a defect that a message meets ends the stream, not the peer.
+func (s *session) read(st stream, registered chan<- string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.host.cfg.Log.Error("panic while a contract's message was read", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errors.New("internal error")
+		}
+	}()
 	ready := false
 	for {
 		m, err := st.Recv()

@@ -3,7 +3,9 @@ package order
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"google.golang.org/grpc"
@@ -149,9 +151,16 @@ func (s *Service) order(ctx context.Context, env *commonpb.Envelope, before, t *
 	t.response <- response
 }
 
-// check finds the envelope's channel and asks it. labels are the channel and type for metrics: only known ones.
+// check finds the envelope's channel and asks it. labels are the channel and type for metrics: only known ones. A defect that an
+// envelope meets is the end of that envelope, not of the node.
 func (s *Service) check(env *commonpb.Envelope) (chain *Chain, sub *submission, labels [2]string, rej *Rejection) {
 	labels = [2]string{"unknown", "unknown"}
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Log.Error("panic while an envelope was checked", "channel", labels[0], "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			rej = reject(commonpb.Status_INTERNAL_SERVER_ERROR, "internal error")
+		}
+	}()
 	payload, h, err := header(env)
 	if err != nil {
 		return nil, nil, labels, reject(commonpb.Status_BAD_REQUEST, "could not determine channel ID: %v", err)
