@@ -298,6 +298,7 @@ func (l *Ledger) apply(w *work, b *pebble.Batch) error {
 	}
 	l.recent.add(w.number, w.bytes)
 	l.txs.add(w.places)
+	l.hot.written(w.updates)
 	l.mu.Lock()
 	l.tip = w.tip
 	if l.changed != nil {

@@ -11,3 +11,12 @@ var (
 	Each       = each
 	AddPrivate = addPrivate
 )
+
+// LimitHotKeys sets the bytes of a generation of remembered keys.
+func (l *Ledger) LimitHotKeys(bytes int) { l.hot.limit = bytes }
+
+// IsHot says whether a key's value at a height is remembered.
+func (l *Ledger) IsHot(namespace, key string, height uint64) bool {
+	_, ok := l.hot.get(namespace, key, height)
+	return ok
+}

@@ -92,6 +92,7 @@ type Ledger struct {
 	regaining regaining
 	recent    *recent
 	txs       *recentTxs
+	hot       *hotKeys
 
 	warned atomic.Int64 // when a JSON query was warned of last
 
@@ -143,7 +144,7 @@ func Open(config Config) (*Ledger, error) {
 			return nil, wrap(err)
 		}
 	}
-	l.txs = newRecentTxs(l.Height())
+	l.txs, l.hot = newRecentTxs(l.Height()), newHotKeys(l.Height())
 	if err := l.catchUp(); err != nil {
 		return nil, wrap(err)
 	}

@@ -85,6 +85,21 @@ func (s *Snapshot) Close() error {
 // Height is the number of the first block that the snapshot does not see.
 func (s *Snapshot) Height() uint64 { return s.tip.height }
 
+// Get reads a public key; a missing one is nil.
+func (s *Snapshot) Get(namespace, key string) (*VersionedValue, error) {
+	if s.snap == nil {
+		return s.State.Get(namespace, key)
+	}
+	if value, ok := s.ledger.hot.get(namespace, key, s.tip.height); ok {
+		return value, nil
+	}
+	value, err := s.State.Get(namespace, key)
+	if err == nil {
+		s.ledger.hot.read(namespace, key, value, s.tip.height)
+	}
+	return value, err
+}
+
 // GetMany reads several public keys of a namespace; a missing one is nil in its place.
 func (s *Snapshot) GetMany(namespace string, keys []string) ([]*VersionedValue, error) {
 	values := make([]*VersionedValue, len(keys))
