@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -68,10 +69,17 @@ type peer struct {
 	rumours *gossip.Service
 }
 
+// peerGCPercent lets a peer's heap grow to three times what is in use before it is searched for garbage, unless the environment says
+// otherwise (GOGC). Much of a peer's memory is Pebble's, which is not searched, so that twice would be soon.
+const peerGCPercent = 200
+
 // RunPeer runs a peer until ctx ends.
 func RunPeer(ctx context.Context, c PeerConfig, level *slog.LevelVar, log *slog.Logger) (err error) {
 	if err := c.complete(); err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(peerGCPercent)
 	}
 	unlock, err := lockData(c.DataDir)
 	if err != nil {
